@@ -1,0 +1,258 @@
+"""Settings of a run: profiles, overrides by name, and where things live on disk."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+import os
+import re
+import typing
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+REPORTS = ROOT / "reports"
+NOTEBOOKS = ROOT / "notebooks"
+
+BACKBONES = ("ResNet50", "DenseNet121", "EfficientNetV2B0", "MobileNetV3Large", "Xception", "SmallCNN")
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; its message says what, where, and what to do."""
+
+
+def _setting(default, notebook: str, help: str, low=None, high=None, choices=None):
+    return field(
+        default=default,
+        metadata={"notebook": notebook, "help": help, "low": low, "high": high, "choices": choices},
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice of a run. A field's metadata names the first notebook that depends on it, and its range."""
+
+    profile: str = _setting("demo", "01", "name of the profile these settings started from")
+    data: str = _setting("", "01", "dataset folder; empty: the profile's own")
+    phantoms: int = _setting(0, "01", "patients drawn for the embedded dataset; 0: a folder of real images", 0, 20_000)
+    seed: int = _setting(1, "01", "seed of the split, the weights, the augmentation and the resampling", 0, 2**31 - 1)
+
+    image_size: int = _setting(224, "02", "side of the square the model sees, pixels", 32, 1024)
+    validation_fraction: float = _setting(0.1, "02", "share of the training patients kept for validation", 0.02, 0.5)
+
+    backbone: str = _setting("ResNet50", "03", "network that turns pixels into features", choices=BACKBONES)
+    weights: str = _setting(
+        "imagenet", "03", "start of the backbone: imagenet, none, phantoms (demo), or a .weights.h5 file"
+    )
+    pretraining_phantoms: int = _setting(0, "03", "phantoms that weights=phantoms first trains on", 0, 20_000)
+    pretraining_epochs: int = _setting(0, "03", "epochs of that", 0, 500)
+    dense_units: int = _setting(256, "03", "width of the Dense layer in the head", 1, 8192)
+    dropout: float = _setting(0.5, "03", "Dropout in the head", 0.0, 0.95)
+    batch_size: int = _setting(32, "03", "images per training step", 1, 1024)
+    class_weights: bool = _setting(True, "03", "weigh both classes equally in the loss")
+    label_smoothing: float = _setting(0.0, "03", "label smoothing of the loss", 0.0, 0.4)
+    rotation: float = _setting(15.0, "03", "augmentation: largest rotation either way, degrees", 0.0, 180.0)
+    zoom: float = _setting(0.15, "03", "augmentation: largest zoom in or out, share of the size", 0.0, 0.9)
+    shear: float = _setting(8.0, "03", "augmentation: largest shear either way, degrees", 0.0, 60.0)
+    translation: float = _setting(0.06, "03", "augmentation: largest shift either way, share of the size", 0.0, 0.5)
+    brightness: float = _setting(0.15, "03", "augmentation: largest change of brightness, share of 255", 0.0, 1.0)
+    contrast: float = _setting(0.25, "03", "augmentation: largest change of contrast, share", 0.0, 0.95)
+    head_epochs: int = _setting(5, "03", "most epochs of training the head", 1, 1000)
+    head_rate: float = _setting(1e-3, "03", "Adam's learning rate for the head", 1e-8, 1.0)
+    patience: int = _setting(3, "03", "epochs without a better validation loss before training stops", 1, 1000)
+
+    unfrozen_layers: int = _setting(10, "04", "last layers of the backbone that are fine-tuned", 0, 10_000)
+    fine_tuning_epochs: int = _setting(5, "04", "most epochs of fine-tuning", 1, 1000)
+    fine_tuning_rate: float = _setting(1e-5, "04", "Adam's learning rate in fine-tuning", 1e-8, 1.0)
+
+    model: str = _setting("", "05", "evaluate this saved model folder instead of the run's own")
+    threshold_policy: str = _setting(
+        "sensitivity>=0.97", "05", "sensitivity>=X, youden, or a number; chosen on validation"
+    )
+    resamples: int = _setting(1000, "05", "bootstrap resamples of patients behind every interval", 10, 100_000)
+
+    explained: int = _setting(4, "06", "heatmaps shown per outcome (TP, FP, TN, FN)", 1, 100)
+    localised: int = _setting(200, "06", "phantoms with an opacity on which localisation is scored", 0, 10_000)
+
+
+_PHANTOM_RECIPE = {
+    "backbone": "SmallCNN",
+    "weights": "phantoms",
+    "dense_units": 64,
+    "image_size": 128,
+    "validation_fraction": 0.2,
+    "fine_tuning_rate": 1e-4,
+    "resamples": 500,
+}
+PROFILES: dict[str, dict] = {
+    "demo": _PHANTOM_RECIPE
+    | {
+        "phantoms": 600,
+        "pretraining_phantoms": 1500,
+        "pretraining_epochs": 15,
+        "head_epochs": 12,
+        "fine_tuning_epochs": 12,
+    },
+    "smoke": _PHANTOM_RECIPE
+    | {
+        "phantoms": 60,
+        "image_size": 64,
+        "pretraining_phantoms": 64,
+        "pretraining_epochs": 1,
+        "head_epochs": 2,
+        "fine_tuning_epochs": 2,
+        "resamples": 50,
+        "explained": 2,
+        "localised": 20,
+    },
+    "chest_xray": {},
+}
+_TYPES = typing.get_type_hints(Settings)
+FIELDS = {f.name: f for f in fields(Settings)}
+
+
+def _nearest(name: str, names) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)
+    return close[0] if close else ""
+
+
+def _convert(name: str, value):
+    """`value` (a literal, or text from a command line) as the type of setting `name`, within its range."""
+    wanted, meta = _TYPES[name], FIELDS[name].metadata
+    converted = value
+    if wanted is bool and isinstance(value, str):
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        converted = words.get(value.strip().lower(), value)
+    elif wanted in (int, float) and isinstance(value, str):
+        try:
+            number = float(value)
+            converted = int(number) if wanted is int and number == int(number) else number
+        except (ValueError, OverflowError):
+            converted = value
+    elif wanted is float and type(value) is int:
+        converted = float(value)
+    elif wanted is str and isinstance(value, os.PathLike | float | int) and type(value) is not bool:
+        converted = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if type(converted) is not wanted:
+        kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[wanted]
+        raise InputError(f"setting {name}={value!r} is not {kind} ({meta['help']}).")
+    low, high = meta["low"], meta["high"]
+    if low is not None and not low <= converted <= high:
+        nearest = min(max(converted, low), high) if converted == converted else low
+        raise InputError(f"setting {name}={value} is outside {low} to {high}; the nearest possible value is {nearest}.")
+    choices = PROFILES if name == "profile" else meta["choices"]
+    if choices and converted not in choices:
+        raise InputError(
+            f"setting {name}={value} is not one of {', '.join(choices)}; the nearest is {_nearest(converted, choices)}."
+        )
+    if name == "threshold_policy":
+        parse_policy(converted)
+    return converted
+
+
+def parse_policy(policy: str) -> tuple[str, float | None]:
+    """Split a threshold policy into ("sensitivity", target), ("youden", None) or ("fixed", threshold).
+
+    Raises InputError for anything else, and for numbers outside (0, 1].
+    """
+    text = policy.replace(" ", "")
+    if text == "youden":
+        return "youden", None
+    match = re.fullmatch(r"(sensitivity>=)?(\d*\.?\d+(?:e-?\d+)?)", text)
+    if match and 0 < float(match.group(2)) <= 1:
+        return ("sensitivity" if match.group(1) else "fixed"), float(match.group(2))
+    raise InputError(
+        f"setting threshold_policy={policy} is not a policy; use sensitivity>=0.97, youden, or a number above 0 "
+        "and at most 1 such as 0.5."
+    )
+
+
+def make_settings(profile: str = "demo", overrides: dict | None = None, base: Settings | None = None) -> Settings:
+    """Settings of `profile` (or a recorded `base`) with `overrides` by field name.
+
+    Raises InputError for an unknown profile or name (naming the nearest right one) or an impossible value.
+    """
+    if base is None:
+        profile = _convert("profile", profile)
+        base = replace(Settings(profile=profile), **PROFILES[profile])
+    checked = {}
+    for name, value in (overrides or {}).items():
+        if name not in FIELDS:
+            raise InputError(f"there is no setting {name!r}; the nearest is {_nearest(name, FIELDS)!r}.")
+        checked[name] = _convert(name, value)
+    return replace(base, **checked)
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """["backbone=Xception", "seed=2"] -> {"backbone": "Xception", "seed": "2"}; InputError where "=" is missing."""
+    pairs = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set {text!r} is not NAME=VALUE, such as backbone=DenseNet121.")
+        pairs[name.strip()] = value
+    return pairs
+
+
+def notebook_settings(namespace: dict) -> tuple[Settings, Path]:
+    """Settings and run folder of a notebook, from its `globals()`.
+
+    Reads what the cells that start with "# Parameters" assigned: the notebook's own, and the one papermill injects
+    below it. Any setting may be named there beside `profile` and `run` (folder below reports/, by default named
+    like the profile).
+    """
+    names: list[str] = []
+    for source in namespace.get("In", []):
+        if source.lstrip().startswith("# Parameters"):
+            for statement in ast.parse(source).body:
+                if isinstance(statement, ast.Assign):
+                    names += [t.id for t in statement.targets if isinstance(t, ast.Name)]
+    values = {name: namespace[name] for name in names}
+    run = values.pop("run", "")
+    settings = make_settings(values.pop("profile", "demo"), values)
+    folder = run_folder(run or settings.profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    return settings, folder
+
+
+def run_folder(name: str) -> Path:
+    """reports/<name>; InputError for a name that could leave reports/ or that some system cannot store."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) or name.endswith("."):
+        raise InputError(f"run name {name!r} cannot be a folder; use letters, digits, '-', '_' and '.', at most 80.")
+    return REPORTS / name
+
+
+def dataset_folder(settings: Settings) -> Path:
+    """The dataset of `settings`: `data` where given, else the profile's own folder below data/."""
+    return Path(settings.data).expanduser().resolve() if settings.data else DATA / settings.profile
+
+
+def needs(path: Path, notebook: str) -> Path:
+    """`path`, or an InputError that names the notebook which writes it."""
+    if not path.exists():
+        raise InputError(f"{path.name} is missing in {path.parent}: run {notebook} first.")
+    return path
+
+
+def fingerprint(value) -> str:
+    """First 16 hex digits of the SHA-256 of `value` as JSON: what a cached result depends on, in short."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write aside, then rename, so that a reader never meets half a file. UTF-8, "\\n" line ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    with aside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def write_json(path: Path, value) -> None:
+    """`value` as sorted, indented JSON; NaN is refused, since other readers of JSON would be."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
