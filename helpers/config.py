@@ -82,7 +82,7 @@ _PHANTOM_RECIPE = {
     "backbone": "SmallCNN",
     "weights": "phantoms",
     "dense_units": 64,
-    "image_size": 128,
+    "image_size": 96,
     "validation_fraction": 0.2,
     "fine_tuning_rate": 1e-4,
     "resamples": 500,

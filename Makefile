@@ -1,0 +1,87 @@
+# `make` alone prints what there is. Everything runs from .venv, which is built in this folder from the lock, once, and
+# again when the lock changes; after that no target needs the network, but for `data` and `lock`.
+
+PYTHON ?= python3
+PROFILE ?= demo
+PORT ?= 8866
+ARGS ?=
+
+PY := .venv/bin/python
+UV := $(PY) -m uv
+# Copies of the locks, put into .venv when all that they pin is installed.
+READY := .venv/analysis.lock
+DEV_READY := .venv/dev.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reports test data lab app bench lint lock clean FORCE
+
+help: ## print this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Variables: PYTHON=python3.12 (which Python builds .venv), PROFILE=$(PROFILE) (reports), PORT=$(PORT) (app),"
+	@echo "ARGS='...' (handed on by reports, test, lab, bench, lock). Example: make reports ARGS='--set seed=2 --name two'"
+
+setup: $(READY) ## build .venv from requirements/analysis.lock
+	@echo "Ready: .venv ($$($(PY) --version)). Next: make reports"
+
+reports: $(READY) ## run the seven notebooks into reports/demo (or PROFILE=chest_xray, smoke)
+	$(PY) -m helpers.run --profile $(PROFILE) $(ARGS)
+
+test: $(DEV_READY) ## run the tests
+	$(PY) -m pytest $(ARGS)
+
+data: $(READY) ## download the public dataset into data/chest_xray (2.3 GB to fetch, 1.2 GB kept)
+	$(PY) -m helpers.download
+
+lab: $(READY) ## step through the notebooks in JupyterLab
+	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+app: $(READY) ## serve the prediction page on this machine (PORT=8866)
+	@echo "The page: http://127.0.0.1:$(PORT)/  (this machine only; Ctrl-C ends it; port taken: make app PORT=8870)"
+	$(PY) -m voila notebooks/07_predict.ipynb --no-browser --Voila.ip=127.0.0.1 --port=$(PORT) \
+	  --Voila.port_retries=0 --strip_sources=True
+
+bench: $(READY) ## measure speed and memory (phantoms only, no download)
+	$(PY) -m tests.benchmarks $(ARGS)
+
+lint: $(DEV_READY) ## check style and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# Pins that still fit the lists stay; `make lock ARGS=--upgrade` moves them all.
+lock: $(DEV_READY) ## resolve requirements/*.in into the locks, with hashes (needs the network)
+	$(UV) pip compile --quiet --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/analysis.in -o requirements/analysis.lock
+	$(UV) pip compile --quiet --python-platform x86_64-unknown-linux-gnu --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/dev.in -o requirements/dev.lock
+
+clean: ## remove .venv, caches and the phantoms drawn by code
+	rm -rf .venv .pytest_cache .ruff_cache data/demo data/smoke
+	find . -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	@echo "Left as they are: reports/, data/chest_xray, data/pretrained and everything else in data/."
+
+# A set-up that was interrupted leaves .venv/unfinished behind, and the next one starts from an empty .venv; so does a
+# .venv whose Python has gone. A changed lock is installed over what is there.
+$(READY): requirements/analysis.lock $(if $(shell test -x $(PY) && echo yes),,FORCE)
+	@set -e; \
+	if cmp -s requirements/analysis.lock $@ && $(PY) -m pip --version >/dev/null 2>&1; then touch $@; exit 0; fi; \
+	if test -e .venv/unfinished || ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  if ! $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then \
+	    echo "Python 3.11, 3.12 or 3.13 is needed, but '$(PYTHON) --version' says: $$($(PYTHON) --version 2>&1 | head -n 1)." \
+	      "Name another one: make setup PYTHON=python3.12" >&2; exit 1; \
+	  fi; \
+	  $(PYTHON) -m venv --clear .venv; \
+	fi; \
+	touch .venv/unfinished; \
+	echo "Installing about 150 packages (some 800 MB to download the first time) into .venv; this takes a few minutes."; \
+	$(PY) -m pip install --disable-pip-version-check --require-hashes -r requirements/analysis.lock || { \
+	  echo "The set-up did not finish; pip's lines above say why. It needs the network this once. Try again: make setup" >&2; \
+	  exit 1; }; \
+	cp requirements/analysis.lock $@; \
+	rm -f .venv/unfinished
+
+$(DEV_READY): requirements/dev.lock $(READY)
+	@if ! cmp -s requirements/dev.lock $@; then \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock || { \
+	    echo "The tools for tests are not installed; pip's lines above say why. Try again when there is a network." >&2; \
+	    exit 1; }; \
+	fi; \
+	cp requirements/dev.lock $@

@@ -1,0 +1,97 @@
+"""From cached images to batches: augmentation, class weights, order; all drawn from (seed, epoch)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from helpers.config import Settings
+
+
+class Augmentation(NamedTuple):
+    """One random change per image: where each output pixel comes from, and what is done to its grey level."""
+
+    transforms: np.ndarray  # float32 (n, 8): rows of a projective transform from output to input pixels
+    gain: np.ndarray  # float32 (n,): contrast around the image's mean
+    offset: np.ndarray  # float32 (n,): brightness, grey levels
+
+
+def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) -> Augmentation:
+    """Draw rotation, zoom, shear, translation, brightness and contrast for `count` images, uniformly in their ranges.
+
+    No mirroring: the heart is on the left, and situs inversus is not what a school should teach a model.
+    """
+
+    def uniform(limit: float) -> np.ndarray:
+        return rng.uniform(-limit, limit, count)
+
+    angle, shear = np.deg2rad(uniform(settings.rotation)), np.tan(np.deg2rad(uniform(settings.shear)))
+    zoom_x, zoom_y = 1 + uniform(settings.zoom), 1 + uniform(settings.zoom)
+    # output pixel -> input pixel: scale, then shear along x, then rotate, all about the centre of the image
+    a, b = np.cos(angle) * zoom_x, (np.cos(angle) * shear - np.sin(angle)) * zoom_y
+    c, d = np.sin(angle) * zoom_x, (np.sin(angle) * shear + np.cos(angle)) * zoom_y
+    centre = (settings.image_size - 1) / 2
+    x = centre * (1 - a - b) + uniform(settings.translation) * settings.image_size
+    y = centre * (1 - c - d) + uniform(settings.translation) * settings.image_size
+    zero = np.zeros(count)
+    transforms = np.stack([a, b, x, c, d, y, zero, zero], axis=1)
+    gain, offset = 1 + uniform(settings.contrast), 255 * uniform(settings.brightness)
+    return Augmentation(*(part.astype(np.float32) for part in (transforms, gain, offset)))
+
+
+def augment(pixels: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    """Apply one drawn change to each image: float32 (n, height, width, 1), 0-255, in and out; black beyond the edge."""
+    mean = tf.reduce_mean(pixels, axis=(1, 2, 3), keepdims=True)
+    gain, offset = (tf.reshape(part, (-1, 1, 1, 1)) for part in augmentation[1:])
+    pixels = tf.clip_by_value((pixels - mean) * gain + mean + offset, 0.0, 255.0)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=pixels,
+        transforms=augmentation.transforms,
+        output_shape=tf.shape(pixels)[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+
+
+def sample_weights(labels: np.ndarray) -> np.ndarray:
+    """float32 (n,): weights with mean 1 that let both classes (0 and 1) count the same in a loss."""
+    share = labels.mean()
+    return np.where(labels == 1, 0.5 / share, 0.5 / (1 - share)).astype(np.float32)
+
+
+def _read(images: np.ndarray, rows: tf.Tensor) -> tf.Tensor:
+    def take(index: np.ndarray) -> np.ndarray:
+        return images[index][..., None].astype(np.float32)
+
+    pixels = tf.numpy_function(take, [rows], tf.float32, stateful=False)
+    return tf.ensure_shape(pixels, (None, *images.shape[1:], 1))
+
+
+def training_batches(
+    images: np.ndarray, rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, settings: Settings, epoch: int
+) -> tf.data.Dataset:
+    """One epoch of shuffled, augmented batches (pixels, targets, weights); the same for the same (seed, epoch).
+
+    `images` uint8 (n, size, size), `rows` (m,) of it, `targets` and `weights` for each of those rows.
+    """
+    rng = np.random.default_rng([settings.seed, epoch])
+    order = rng.permutation(len(rows))
+    augmentation = draw_augmentation(settings, len(rows), rng)
+    parts = (rows[order], augmentation, targets[order].astype(np.float32).reshape(len(rows), -1), weights[order])
+    return (
+        tf.data.Dataset.from_tensor_slices(parts)
+        .batch(settings.batch_size)
+        .map(
+            lambda row, change, target, weight: (augment(_read(images, row), change), target, weight),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        .prefetch(2)
+    )
+
+
+def plain_batches(images: np.ndarray, rows: np.ndarray, batch_size: int = 64) -> tf.data.Dataset:
+    """Batches of float32 (n, size, size, 1), 0-255, in the order of `rows`, unchanged."""
+    return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda row: _read(images, row)).prefetch(2)

@@ -1,0 +1,271 @@
+"""From a dataset folder to a manifest, its audit, and patient-grouped splits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from tqdm.auto import tqdm
+
+from helpers import config, images, phantom
+from helpers.config import InputError, Settings
+
+LABELS = ("NORMAL", "PNEUMONIA")
+MANIFEST_COLUMNS = ["path", "split", "label", "patient", "subtype", "width", "height", "sha256", "excluded", "why"]
+NEAR_DUPLICATE = 0.99  # correlation of 32-pixel thumbnails above which two images are taken for one
+_THUMBNAIL = 32
+
+
+class Scan(NamedTuple):
+    """A manifest, with facts about every file that only the audit needs (rows in the same order)."""
+
+    manifest: pd.DataFrame
+    facts: pd.DataFrame  # bytes: file size; mean: grey level, 0-255, NaN where unreadable
+    thumbnails: np.ndarray  # float32 (n, 1024): zero mean, unit length; zeros where unreadable
+
+
+def parse_name(path: str) -> tuple[str, str, str]:
+    """(patient, bare number, subtype) from a file name; the name itself and no subtype where no pattern fits.
+
+    person7_bacteria_25.jpeg -> ("person7_bacteria", "person7", "bacteria");
+    NORMAL2-IM-0007-0001.jpeg -> ("NORMAL2-IM-0007", "IM-0007", "").
+    """
+    stem = Path(path).stem
+    if match := re.fullmatch(r"(person\d+)_(bacteria|virus)_\d+(?:_\d+)*", stem):
+        return f"{match[1]}_{match[2]}", match[1], match[2]
+    if match := re.fullmatch(r"((?:NORMAL2-)?(IM-\d+))-\d+(?:-\d+)*", stem):
+        return match[1], match[2], ""
+    return stem, stem, ""
+
+
+def find_root(settings: Settings) -> Path:
+    """The dataset folder of `settings`, drawn first where it is one of phantoms; InputError where there is none."""
+    root = config.dataset_folder(settings)
+    if settings.phantoms and not settings.data:
+        phantom.write_dataset(root, settings.phantoms, settings.seed)
+    if not root.is_dir():
+        raise InputError(
+            f"the dataset folder {root} does not exist: run `make data`, or give a folder that holds train/NORMAL and "
+            "train/PNEUMONIA with --data."
+        )
+    return root
+
+
+def _files(root: Path) -> Iterator[tuple[str, str, str]]:
+    """(path, split, label) of every file with an image's suffix; a root with bare label folders counts as test."""
+    folders = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
+    if not {"train", "test", "val"} & folders.keys():
+        folders = {"test": root}
+    for split in ("train", "val", "test"):
+        for folder in sorted(folders[split].iterdir()) if split in folders else ():
+            if folder.name.upper() in LABELS and folder.is_dir():
+                for directory, _, names in os.walk(folder):
+                    for name in names:
+                        if not name.startswith(".") and name.lower().endswith(images.SUFFIXES):
+                            path = (Path(directory) / name).relative_to(root).as_posix()
+                            yield path, split, folder.name.upper()
+
+
+def _examine(file: Path) -> tuple:
+    """(width, height, sha256, bytes, mean, thumbnail, why) of one file; `why` says what makes it unreadable."""
+    none = np.zeros(_THUMBNAIL**2, np.float32)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        return 0, 0, "", 0, np.nan, none, f"unreadable: {error.strerror}"
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        pixels = images.read_image(data)
+    except InputError as error:
+        return 0, 0, digest, len(data), np.nan, none, f"unreadable: {error}"
+    small = images.resize(pixels, _THUMBNAIL).astype(np.float32).ravel()
+    small -= small.mean()
+    length = float(np.linalg.norm(small))
+    return *pixels.shape[::-1], digest, len(data), float(pixels.mean()), small / length if length else none, ""
+
+
+def scan(root: Path) -> Scan:
+    """Read every image below `root` once (`<root>/{train,test[,val]}/{NORMAL,PNEUMONIA}/...`).
+
+    The manifest has a row per file, sorted by path; `excluded` is True, and `why` says it, for unreadable files,
+    images filed under both labels, later copies inside train, and training copies of a test image. Raises InputError
+    where there is nothing to read.
+    """
+    found = sorted(_files(root))
+    if not found:
+        raise InputError(f"{root} has no images in train/ or test/ below NORMAL and PNEUMONIA ({images.SUFFIXES}).")
+    with ThreadPoolExecutor(4) as pool:
+        examined = pool.map(lambda row: _examine(root / row[0]), found)
+        facts = list(tqdm(examined, total=len(found), desc="scan", mininterval=1))
+    width, height, digest, size, mean, thumbnails, why = (list(column) for column in zip(*facts, strict=True))
+    path, split, label = (list(column) for column in zip(*found, strict=True))
+    patient, _, subtype = (list(column) for column in zip(*map(parse_name, path), strict=True))
+    manifest = pd.DataFrame(
+        {"path": path, "split": split, "label": label, "patient": patient, "subtype": subtype}
+        | {"width": width, "height": height, "sha256": digest, "excluded": False, "why": why}
+    )[MANIFEST_COLUMNS]
+    _exclude_copies(manifest)
+    manifest["excluded"] = manifest["why"] != ""
+    return Scan(manifest, pd.DataFrame({"bytes": size, "mean": mean}), np.stack(thumbnails))
+
+
+def _exclude_copies(manifest: pd.DataFrame) -> None:
+    """Fill `why` for byte-identical images that must not train."""
+    readable = manifest[manifest["why"] == ""]
+    for _, group in readable.groupby("sha256"):
+        if len(group) == 1:
+            continue
+        in_test = group[group["split"] == "test"]
+        in_train = group[group["split"] != "test"]
+        if len(set(group["label"])) > 1:
+            manifest.loc[in_train.index, "why"] = "the same image is filed under both labels"
+        elif len(in_test):
+            manifest.loc[in_train.index, "why"] = f"copy of the test image {in_test['path'].iloc[0]}"
+        else:
+            manifest.loc[in_train.index[1:], "why"] = f"copy of {in_train['path'].iloc[0]}"
+
+
+def near_duplicates(scanned: Scan, above: float = NEAR_DUPLICATE) -> pd.DataFrame:
+    """Pairs of images whose thumbnails correlate `above` (0-1) and whose bytes differ: path_a, path_b, correlation."""
+    vectors, pairs = scanned.thumbnails, []
+    for start in range(0, len(vectors), 1000):
+        similar = vectors[start : start + 1000] @ vectors.T
+        rows, columns = np.nonzero(similar > above)
+        pairs += [(a + start, b, similar[a, b]) for a, b in zip(rows, columns, strict=True) if a + start < b]
+    table = pd.DataFrame(pairs, columns=["a", "b", "correlation"])
+    path, digest = (scanned.manifest[c].to_numpy() for c in ("path", "sha256"))
+    table = table[digest[table["a"].to_numpy(int)] != digest[table["b"].to_numpy(int)]]
+    a, b = table["a"].to_numpy(int), table["b"].to_numpy(int)
+    return pd.DataFrame({"path_a": path[a], "path_b": path[b], "correlation": table["correlation"].to_numpy()})
+
+
+def shortcuts(scanned: Scan) -> pd.DataFrame:
+    """AUC (0.5 none, 1 perfect, direction ignored) with which facts that are no anatomy tell the classes, by split."""
+    manifest, facts = scanned.manifest, scanned.facts
+    candidates = {
+        "file size": facts["bytes"],
+        "file size per pixel": facts["bytes"] / (manifest["width"] * manifest["height"]),
+        "aspect ratio": manifest["width"] / manifest["height"],
+        "image width": manifest["width"],
+        "mean grey level": facts["mean"],
+    }
+    table = {}
+    for split in ("train", "test"):
+        use = (manifest["split"] == split) & facts["mean"].notna()
+        if manifest["label"][use].nunique() == 2:
+            truth = manifest["label"][use] == "PNEUMONIA"
+            scores = {name: roc_auc_score(truth, values[use]) for name, values in candidates.items()}
+            table[split] = {name: max(score, 1 - score) for name, score in scores.items()}
+    return pd.DataFrame(table)
+
+
+def shared_numbers(manifest: pd.DataFrame) -> pd.DataFrame:
+    """How many bare numbers, and how many patients, occur both in train (with val) and in test."""
+    train, test = manifest[manifest["split"] != "test"], manifest[manifest["split"] == "test"]
+    both = {"bare number": lambda frame: {parse_name(p)[1] for p in frame["path"]}}
+    both["patient (number and subtype)"] = lambda frame: set(frame["patient"])
+    rows = [(name, len(of(train)), len(of(test)), len(of(train) & of(test))) for name, of in both.items()]
+    return pd.DataFrame(rows, columns=["identity", "in train", "in test", "in both"]).set_index("identity")
+
+
+def dataset_fingerprint(manifest: pd.DataFrame) -> str:
+    """SHA-256 over the sorted "path sha256" lines of a manifest: equal for equal datasets, wherever they lie."""
+    lines = sorted(f"{p} {d}\n" for p, d in zip(manifest["path"], manifest["sha256"], strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def split(manifest: pd.DataFrame, near: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
+    """Cut validation from train (with val), stratified by label and subtype, by groups that belong together.
+
+    A group joins all images of one patient, of one bare number, of one content, and near duplicates. Returns the
+    images in use, sorted by path: path, split (train, validation, test), label, patient, subtype, group. Raises
+    InputError where train has not both classes, or too few groups to leave both on both sides.
+    """
+    used = manifest[~manifest["excluded"]].sort_values("path", ignore_index=True)
+    train = used.index[used["split"] != "test"]
+    counts = used.loc[train, "label"].value_counts()
+    if missing := [label for label in LABELS if not counts.get(label, 0)]:
+        raise InputError(f"train has no usable image of {' or '.join(missing)}: both classes are needed to learn.")
+    used["group"] = _groups(used, near)
+    strata = used.loc[train, "label"] + used.loc[train, "subtype"]
+    folds = max(2, round(1 / fraction))
+    groups = used.loc[train, "group"]
+    fewest = min(groups[used.loc[train, "label"] == label].nunique() for label in LABELS)
+    if fewest < 2:
+        raise InputError("one class of train has a single patient: validation needs at least two of each class.")
+    folds = min(folds, fewest)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    _, held_out = next(splitter.split(train, strata, groups))
+    used.loc[train, "split"] = "train"
+    used.loc[train[held_out], "split"] = "validation"
+    check_split(used)
+    return used[["path", "split", "label", "patient", "subtype", "group"]]
+
+
+def _groups(used: pd.DataFrame, near: pd.DataFrame) -> np.ndarray:
+    """A number per image, equal for images that must stay on one side of the split."""
+    row = {path: i for i, path in enumerate(used["path"])}
+    first: dict[str, int] = {}
+    links = [(row[a], row[b]) for a, b in zip(near["path_a"], near["path_b"], strict=True) if a in row and b in row]
+    for i, (path, digest) in enumerate(zip(used["path"], used["sha256"], strict=True)):
+        links += [(i, first.setdefault(parse_name(path)[1], i)), (i, first.setdefault(digest, i))]
+    start, end = np.array(links).T
+    graph = coo_array((np.ones(len(links)), (start, end)), shape=(len(used), len(used)))
+    return connected_components(graph, directed=False)[1]
+
+
+def check_split(splits: pd.DataFrame) -> None:
+    """Raise InputError unless train and validation share no group, patient or bare number, and have both classes."""
+    train, validation = (splits[splits["split"] == s] for s in ("train", "validation"))
+    numbers = [{parse_name(p)[1] for p in part["path"]} for part in (train, validation)]
+    shared = set(train["group"]) & set(validation["group"]) or numbers[0] & numbers[1]
+    if shared:
+        raise InputError(f"{len(shared)} groups of images are on both sides of the validation split.")
+    for part in (train, validation):
+        if part["label"].nunique() < 2:
+            raise InputError(
+                "the validation split leaves one class on one side only: the dataset has too few patients."
+            )
+
+
+def write_table(table: pd.DataFrame, file: Path) -> None:
+    """CSV, UTF-8, "\\n" line ends, no index, rows sorted by path; floats at full precision."""
+    config.write_text(file, table.sort_values("path").to_csv(index=False, lineterminator="\n"))
+
+
+def read_table(file: Path, notebook: str) -> pd.DataFrame:
+    """A run's CSV; InputError that names `notebook` where it is missing."""
+    table = pd.read_csv(config.needs(file, notebook), keep_default_na=False, dtype={"patient": str, "subtype": str})
+    return table.sort_values("path", ignore_index=True)
+
+
+def prepare(settings: Settings, run: Path, every_image_tests: bool = False) -> None:
+    """Write manifest.csv, splits.csv and images.npy of `run` in one go: what notebooks 01 and 02 do step by step.
+
+    `every_image_tests` is for a saved model on another dataset: the test folder alone, or, without one, every image.
+    """
+    root = find_root(settings)
+    scanned = scan(root)
+    write_table(scanned.manifest, run / "manifest.csv")
+    if every_image_tests:
+        splits = scanned.manifest[scanned.manifest["why"].str.startswith("unreadable") == False]  # noqa: E712
+        if (splits["split"] == "test").any():
+            splits = splits[splits["split"] == "test"]
+        splits = splits.assign(split="test", group=range(len(splits)))[
+            ["path", "split", "label", "patient", "subtype", "group"]
+        ]
+    else:
+        splits = split(scanned.manifest, near_duplicates(scanned), settings.validation_fraction, settings.seed)
+    write_table(splits, run / "splits.csv")
+    images.build_cache(root, list(splits["path"]), settings.image_size, run / "images.npy")

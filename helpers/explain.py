@@ -1,0 +1,78 @@
+"""Where a model looked: heatmaps by tf-keras-vis, and how well they find an opacity whose true mask is known."""
+
+from __future__ import annotations
+
+import keras
+import matplotlib
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tf_keras_vis.gradcam import Gradcam
+from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+from tf_keras_vis.layercam import Layercam
+
+from helpers import model
+
+# Selvaraju et al. 2017 (ICCV), Chattopadhay et al. 2018 (WACV), Jiang et al. 2021 (IEEE TIP)
+METHODS = {"Grad-CAM": Gradcam, "Grad-CAM++": GradcamPlusPlus, "LayerCAM": Layercam}
+
+
+def heatmaps(classifier: keras.Model, pixels: np.ndarray, method: str = "Grad-CAM", batch: int = 32) -> np.ndarray:
+    """What speaks for pneumonia, per image: float32 (n, size, size), 0 to 1, from pixels (n, size, size), 0-255.
+
+    The score is the logit, not the saturating probability, and the layer is the backbone's last. A map is divided by
+    its maximum; where nothing speaks for pneumonia it is all zero. `method` is a key of METHODS.
+    """
+    size = pixels.shape[1]
+    logit = keras.Model(classifier.input, classifier.get_layer("logit").output)
+    explainer, last = METHODS[method](logit, clone=False), model.backbone_layers(classifier)[-1].name
+    maps = []
+    for start in range(0, len(pixels), batch):
+        raw = explainer(
+            lambda output: output[:, 0],
+            pixels[start : start + batch, ..., None].astype(np.float32),
+            penultimate_layer=last,
+            seek_penultimate_conv_layer=False,
+            expand_cam=False,
+            normalize_cam=False,
+        )
+        maps += [_enlarge(np.asarray(one, np.float32), size) for one in np.asarray(raw)]
+    return np.stack(maps)
+
+
+def _enlarge(heat: np.ndarray, size: int) -> np.ndarray:
+    peak = float(heat.max())
+    if peak <= 0:
+        return np.zeros((size, size), np.float32)
+    return np.clip(np.asarray(Image.fromarray(heat / peak).resize((size, size), Image.Resampling.BILINEAR)), 0, 1)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.45) -> np.ndarray:
+    """Lay a heatmap, float (h, w), 0-1, over uint8 (height, width) of any size: uint8 (height, width, 3).
+
+    Colour covers as much as the map is hot, at most `opacity` (0-1), so that cold regions stay as they were.
+    """
+    heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(image.shape[::-1], Image.Resampling.BILINEAR))
+    colour = matplotlib.colormaps["inferno"](np.clip(heat, 0, 1))[..., :3] * 255
+    share = (opacity * np.clip(heat, 0, 1))[..., None]
+    return np.rint(image[..., None] * (1 - share) + colour * share).astype(np.uint8)
+
+
+def localisation(heat: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
+    """Per image, how a heatmap fits the true opacity: heat (n, s, s), 0-1, and bool masks (n, s, s).
+
+    `inside`: share of the heat that lies in the mask; `hit`: whether the hottest pixel does (the pointing game, Zhang
+    et al. 2018, IJCV); `area`: share of the image that the mask covers, which is what both would be by chance.
+    """
+    rows = []
+    for one, mask in zip(heat, masks, strict=True):
+        total = float(one.sum())
+        hottest = np.unravel_index(int(one.argmax()), one.shape)
+        rows.append(
+            {
+                "inside": float(one[mask].sum()) / total if total else 0.0,
+                "hit": bool(total and mask[hottest]),
+                "area": float(mask.mean()),
+            }
+        )
+    return pd.DataFrame(rows)

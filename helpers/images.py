@@ -1,0 +1,124 @@
+"""The one path from bytes to pixels, used in training, evaluation, the widget and the command."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from PIL import Image, ImageOps
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from tqdm.auto import tqdm
+
+from helpers.config import InputError
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")
+MOST_PIXELS = 120_000_000  # 120 megapixels: above any radiograph, below what would fill the memory
+
+
+def read_image(source: str | Path | bytes) -> np.ndarray:
+    """Decode a radiograph from a path or from bytes.
+
+    JPEG and PNG in any colour mode and depth, and DICOM (recognised by content). Orientation in EXIF is applied,
+    transparency is laid on black, the first of several frames is taken, and more than 8 bits are scaled to the bit
+    depth the values use; DICOM's rescale, VOI LUT or window and MONOCHROME1 are applied.
+
+    Returns uint8 (height, width), 0 black (air) to 255 white (bone). Raises InputError, naming the file, where the
+    bytes cannot be read as an image.
+    """
+    name = "the image" if isinstance(source, bytes) else str(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise InputError(f"{name} cannot be opened: {error.strerror or error}.") from error
+    if not data:
+        raise InputError(f"{name} is empty (0 bytes).")
+    try:
+        pixels = _read_dicom(data) if data[128:132] == b"DICM" else _read_raster(data)
+    except InputError as error:
+        raise InputError(f"{name} {error}") from error
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
+        raise InputError(f"{name} cannot be read as an image: {error or type(error).__name__}.") from error
+    return np.ascontiguousarray(pixels)
+
+
+def _check_size(height: int, width: int) -> None:
+    if height * width > MOST_PIXELS:
+        raise InputError(f"has {height * width / 1e6:.0f} megapixels; at most {MOST_PIXELS / 1e6:.0f} are read.")
+
+
+def _read_raster(data: bytes) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size is the limit
+        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        _check_size(*image.size)
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "I;16", "I;16B", "F"):
+        return _to_uint8(np.asarray(image).astype(np.float32), bits=None)
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.asarray(image.convert("L"))
+
+
+def _read_dicom(data: bytes) -> np.ndarray:
+    dicom = pydicom.dcmread(io.BytesIO(data))
+    if "PixelData" not in dicom:
+        raise InputError("is a DICOM file without an image in it.")
+    _check_size(int(dicom.Rows), int(dicom.Columns))
+    frame = dicom.pixel_array
+    if int(dicom.get("NumberOfFrames") or 1) > 1:
+        frame = frame[0]
+    if dicom.get("SamplesPerPixel", 1) > 1:
+        return np.asarray(Image.fromarray(frame.astype(np.uint8)).convert("L"))
+    values = apply_voi_lut(apply_modality_lut(frame, dicom), dicom).astype(np.float32)
+    if dicom.get("PhotometricInterpretation") == "MONOCHROME1":
+        values = values.max() + values.min() - values
+    windowed = "WindowCenter" in dicom or "VOILUTSequence" in dicom
+    if windowed or values.min() < 0:
+        values = values - values.min()
+        return _to_uint8(values, bits=math.log2(max(float(values.max()), 1.0) + 1))
+    return _to_uint8(values, bits=int(dicom.get("BitsStored", 16)))
+
+
+def _to_uint8(values: np.ndarray, bits: float | None) -> np.ndarray:
+    """Non-negative values of a given bit depth (None: the fewest bits, from 8, that hold the largest) to 0-255."""
+    if bits is None:
+        bits = max(8, math.ceil(math.log2(max(float(values.max()), 1.0) + 1)))
+    return np.clip(np.rint(values * (255.0 / (2.0**bits - 1))), 0, 255).astype(np.uint8)
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Stretch uint8 (height, width) to uint8 (size, size), antialiased bilinear; the aspect ratio is not kept.
+
+    Aspect ratio differs by class in the public dataset, so keeping it would hand the model a shortcut.
+    """
+    if image.shape == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def build_cache(root: Path, paths: list[str], size: int, file: Path) -> np.ndarray:
+    """Read and resize `paths` (relative to `root`) once into `file`, a .npy of uint8 (len(paths), size, size).
+
+    Written aside and renamed when complete. Returns it memory-mapped, read-only.
+    """
+    aside = file.with_name(file.name + ".part")
+    cache = np.lib.format.open_memmap(aside, "w+", np.uint8, (len(paths), size, size))
+    with ThreadPoolExecutor(4) as pool:
+        pixels = pool.map(lambda path: resize(read_image(root / path), size), paths)
+        for row, image in enumerate(tqdm(pixels, total=len(paths), desc="images.npy", mininterval=1)):
+            cache[row] = image
+    cache.flush()
+    del cache
+    aside.replace(file)
+    return load_cache(file)
+
+
+def load_cache(file: Path) -> np.ndarray:
+    """The cached images, uint8 (n, size, size), memory-mapped and read-only."""
+    return np.load(file, mmap_mode="r")

@@ -1,0 +1,182 @@
+"""Build, freeze, save and load the classifier: a Keras backbone under a small head, as one flat graph."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from helpers import config
+from helpers.config import InputError, Settings
+
+FORMAT = 1
+_IMAGENET_MEAN, _IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+_HEAD = ("pooling", "dense", "dropout", "logit", "probability")
+
+
+def small_cnn(include_top: bool = False, weights: None = None, input_tensor=None, input_shape=None) -> keras.Model:
+    """A small convolutional network for the phantoms, called like those of keras.applications (0.2 M weights)."""
+    start = x = layers.Input(input_shape) if input_tensor is None else input_tensor
+    for block, filters in enumerate((24, 48, 96, 128), start=1):
+        for part in "ab":
+            x = layers.Conv2D(filters, 3, 2 if part == "a" else 1, "same", use_bias=False, name=f"block{block}{part}")(
+                x
+            )
+            x = layers.BatchNormalization(momentum=0.9, name=f"block{block}{part}_bn")(x)
+            x = layers.ReLU(name=f"block{block}{part}_relu")(x)
+    inputs = start if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    return keras.Model(inputs, x, name="small_cnn")
+
+
+# name -> (constructor, what its preprocess_input does: pixel * scale + offset, channels red, green, blue)
+_BACKBONES: dict[str, tuple[Callable, object, object]] = {
+    # ResNet50 wants blue, green, red with ImageNet's mean taken off; the three channels of a radiograph are equal
+    "ResNet50": (keras.applications.ResNet50, 1.0, [-103.939, -116.779, -123.68]),
+    "DenseNet121": (
+        keras.applications.DenseNet121,
+        list(1 / (255 * _IMAGENET_STD)),
+        list(-_IMAGENET_MEAN / _IMAGENET_STD),
+    ),
+    "EfficientNetV2B0": (keras.applications.EfficientNetV2B0, 1.0, 0.0),  # scales inside
+    "MobileNetV3Large": (keras.applications.MobileNetV3Large, 1.0, 0.0),  # scales inside
+    "Xception": (keras.applications.Xception, 1 / 127.5, -1.0),
+    "SmallCNN": (small_cnn, 1 / 127.5, -1.0),
+}
+
+
+def _pretrained(settings: Settings, shape: tuple) -> keras.Model | None:
+    """The plain backbone with the weights that `settings` asks for, or None for a random start."""
+    constructor, weights = _BACKBONES[settings.backbone][0], settings.weights
+    if weights in ("none", "phantoms"):
+        return None
+    if weights == "imagenet":
+        if settings.backbone == "SmallCNN":
+            raise InputError("SmallCNN has no ImageNet weights: use weights=phantoms or weights=none.")
+        try:
+            return constructor(include_top=False, weights="imagenet", input_shape=shape)
+        except Exception as error:  # keras' downloader raises a plain Exception
+            raise InputError(
+                f"the ImageNet weights of {settings.backbone} are not on this machine and could not be downloaded "
+                f"({str(error).splitlines()[0]}): go online once, or give a file with weights=PATH.weights.h5, or "
+                "start from nothing with weights=none."
+            ) from error
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise InputError(f"setting weights={weights} is neither imagenet, none, phantoms nor a file that exists.")
+    plain = constructor(include_top=False, weights=None, input_shape=shape)
+    try:
+        plain.load_weights(file)
+    except Exception as error:  # h5py and keras raise several kinds
+        raise InputError(
+            f"{file} does not hold weights of {settings.backbone}: {str(error).splitlines()[0]}"
+        ) from error
+    return plain
+
+
+def build_backbone(settings: Settings) -> keras.Model:
+    """The backbone with its preprocessing inside: raw grey pixels (size, size, 1), 0-255, to feature maps.
+
+    One flat graph, so that Grad-CAM can reach every layer. Raises InputError where weights cannot be had.
+    """
+    size = settings.image_size
+    constructor, scale, offset = _BACKBONES[settings.backbone]
+    plain = _pretrained(settings, (size, size, 3))
+    pixels = layers.Input((size, size, 1), name="pixels")
+    x = layers.Concatenate(name="grey_to_three")([pixels] * 3)
+    x = layers.Rescaling(scale, offset, name="preprocessing")(x)
+    backbone = constructor(include_top=False, weights=None, input_tensor=x)
+    if plain is not None:
+        backbone.set_weights(plain.get_weights())
+    return backbone
+
+
+def add_head(backbone: keras.Model, settings: Settings) -> keras.Model:
+    """Global average pooling, Dense, Dropout and one sigmoid on top of `backbone`: P(pneumonia), (n, 1)."""
+    x = layers.GlobalAveragePooling2D(name="pooling")(backbone.output)
+    x = layers.Dense(settings.dense_units, activation="relu", name="dense")(x)
+    x = layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(x)
+    x = layers.Dense(1, dtype="float32", name="logit")(x)
+    x = layers.Activation("sigmoid", dtype="float32", name="probability")(x)
+    return keras.Model(backbone.input, x, name=settings.backbone)
+
+
+def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers between the preprocessing and the head, in order."""
+    start = model.layers.index(model.get_layer("preprocessing"))
+    return [layer for layer in model.layers[start + 1 :] if layer.name not in _HEAD]
+
+
+def freeze(model: keras.Model, unfrozen: int = 0) -> None:
+    """Let the head and the last `unfrozen` layers of the backbone learn; batch normalisation never does.
+
+    A frozen BatchNormalization also runs in inference mode in Keras, so its statistics stay as they were. Compile
+    afterwards.
+    """
+    inside = backbone_layers(model)
+    for position, layer in enumerate(inside):
+        last = position >= len(inside) - unfrozen
+        layer.trainable = last and not isinstance(layer, layers.BatchNormalization)
+
+
+def parameter_counts(model: keras.Model) -> dict[str, int]:
+    """Number of weights: trainable, frozen, total."""
+    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    total = model.count_params()
+    return {"trainable": trainable, "frozen": total - trainable, "total": total}
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def save(model: keras.Model, folder: Path, card: dict) -> None:
+    """Write `folder`/model.keras (no optimizer) and model.json: `card` with the format, input size and checksum."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / "part.keras"
+    model.save(aside, include_optimizer=False)
+    aside.replace(folder / "model.keras")
+    write_card(folder, card | {"input_size": list(model.input_shape[1:])})
+
+
+def write_card(folder: Path, card: dict) -> None:
+    """Write model.json beside model.keras, with the current format and checksum."""
+    config.write_json(folder / "model.json", card | {"format": FORMAT, "sha256": sha256(folder / "model.keras")})
+
+
+def read_card(folder: Path) -> dict:
+    """model.json of a model folder; InputError where it is missing, damaged, newer than this code, or does not fit."""
+    card_file, model_file = folder / "model.json", folder / "model.keras"
+    if not (card_file.is_file() and model_file.is_file()):
+        raise InputError(f"{folder} is not a model folder: it needs model.keras and model.json.")
+    try:
+        card = json.loads(card_file.read_text(encoding="utf-8"))
+        number, digest = int(card["format"]), card["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{card_file} is damaged: {error!r}.") from error
+    if number > FORMAT:
+        raise InputError(f"{card_file} has format {number}; this code reads up to {FORMAT}: update it.")
+    if digest != sha256(model_file):
+        raise InputError(f"{model_file} does not fit the checksum in model.json: one of them was changed or damaged.")
+    return card
+
+
+def load(folder: Path) -> tuple[keras.Model, dict]:
+    """The model and its card; runs no code from the file (Keras' safe mode). InputError as `read_card`."""
+    card = read_card(folder)
+    return keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True), card
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a model folder, refusing one that does not hold together."""
+    read_card(source)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("model.keras", "model.json"):
+        shutil.copyfile(source / name, target / name)

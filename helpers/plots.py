@@ -1,0 +1,206 @@
+"""Figures. Every function draws one and leaves it as matplotlib's current figure, for the notebook to show."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from helpers import evaluation
+
+COLOURS = {"NORMAL": "#3b76af", "PNEUMONIA": "#c2571a"}
+SPLIT_COLOURS = {"train": "#5b5b5b", "validation": "#2a9d8f", "test": "#8d4aa8"}
+
+
+def use_style() -> None:
+    """Set the look of all figures once, in a notebook's set-up cell."""
+    sns.set_theme(
+        style="whitegrid",
+        rc={
+            "figure.dpi": 110,
+            "savefig.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "axes.titlesize": 11,
+            "axes.labelsize": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "grid.alpha": 0.4,
+        },
+    )
+
+
+def class_counts(manifest: pd.DataFrame) -> None:
+    """Images per split, by class and subtype."""
+    kind = (manifest["label"] + " " + manifest["subtype"]).str.strip()
+    table = pd.crosstab(manifest["split"], kind)
+    colours = dict(zip(table.columns, sns.color_palette("colorblind", len(table.columns)), strict=True))
+    axes = table.plot.barh(stacked=True, figsize=(8, 0.7 + 0.6 * len(table)), width=0.6, color=colours)
+    axes.set(xlabel="images", ylabel="")
+    axes.grid(axis="y", visible=False)
+    axes.legend(title="", bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False)
+
+
+def image_facts(manifest: pd.DataFrame, facts: pd.DataFrame) -> None:
+    """Distributions by class, in train: width, aspect ratio, mean grey level and file size."""
+    use = (manifest["split"] != "test") & facts["mean"].notna()
+    shown = pd.DataFrame(
+        {
+            "label": manifest["label"][use],
+            "width, pixels": manifest["width"][use],
+            "width / height": (manifest["width"] / manifest["height"].where(manifest["height"] > 0))[use],
+            "mean grey level (0-255)": facts["mean"][use],
+            "file size, kB": facts["bytes"][use] / 1000,
+        }
+    )
+    _, axes = plt.subplots(1, 4, figsize=(12, 2.9))
+    for axis, column in zip(axes, shown.columns[1:], strict=True):
+        sns.histplot(
+            shown, x=column, hue="label", palette=COLOURS, bins=30, stat="density", common_norm=False,
+            element="step", alpha=0.35, ax=axis, legend=axis is axes[-1],
+        )  # fmt: skip
+        axis.set(ylabel="", yticks=[])
+    sns.move_legend(axes[-1], "upper left", bbox_to_anchor=(1.0, 1.0), title="", frameon=False)
+
+
+def shortcut_bars(table: pd.DataFrame) -> None:
+    """What a classifier could cheat with: AUC of each fact alone, by split; 0.5 is no information."""
+    axes = table.plot.barh(
+        figsize=(8, 0.8 + 0.5 * len(table)), width=0.7, color=[SPLIT_COLOURS[name] for name in table.columns]
+    )
+    axes.axvline(0.5, color="black", linewidth=1)
+    axes.set(xlim=(0.45, 1.02), xlabel="AUC of this fact alone (0.5: tells nothing)", ylabel="")
+    axes.grid(axis="y", visible=False)
+    axes.legend(title="", bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False)
+
+
+def image_grid(images: list[np.ndarray], titles: list[str], columns: int = 4, width: float = 11) -> None:
+    """Images of any size, grey uint8 or colour, with a title each."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, rows * (width / columns + 0.25)), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, title in zip(axes.flat, images, titles, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
+        axis.set_title(title, fontsize=9)
+    figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03)
+
+
+def learning_curves(history: pd.DataFrame, title: str) -> None:
+    """Loss in training and validation, and validation AUC, by epoch; a ring marks the epoch that was kept."""
+    best = history.loc[history["val_loss"].idxmin()]
+    panels = 2 if "val_auc" in history else 1
+    _, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 3.1), squeeze=False)
+    left = axes[0, 0]
+    left.plot(history["epoch"], history["loss"], "o-", ms=4, color=SPLIT_COLOURS["train"], label="train, augmented")
+    left.plot(history["epoch"], history["val_loss"], "o-", ms=4, color=SPLIT_COLOURS["validation"], label="validation")
+    left.plot(best["epoch"], best["val_loss"], "o", ms=12, mfc="none", mec="black", label="kept")
+    left.set(xlabel="epoch (0: before training)", ylabel="loss", title=title)
+    left.legend(frameon=False)
+    if panels == 2:
+        right = axes[0, 1]
+        right.plot(history["epoch"], history["val_auc"], "o-", ms=4, color=SPLIT_COLOURS["validation"])
+        right.plot(best["epoch"], best["val_auc"], "o", ms=12, mfc="none", mec="black")
+        right.set(xlabel="epoch", ylabel="validation AUC", title="ranking")
+    for axis in axes.flat:
+        axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def confusion_matrices(summaries: dict[str, dict]) -> None:
+    """A confusion matrix per summary of metrics.json, with counts and shares of each true class."""
+    _, axes = plt.subplots(1, len(summaries), figsize=(4.0 * len(summaries), 3.3), squeeze=False)
+    for axis, (name, summary) in zip(axes.flat, summaries.items(), strict=True):
+        c = summary["confusion"]
+        counts = np.array([[c["tn"], c["fp"]], [c["fn"], c["tp"]]])
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        text = [[f"{n}\n{s:.1%}" for n, s in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)]
+        sns.heatmap(
+            shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
+            xticklabels=["NORMAL", "PNEUMONIA"], yticklabels=["NORMAL", "PNEUMONIA"], annot_kws={"fontsize": 11},
+        )  # fmt: skip
+        axis.set(xlabel="predicted", ylabel="true", title=f"{name} (n = {summary['n']})")
+
+
+def ranking_curves(predictions: pd.DataFrame, threshold: float) -> None:
+    """ROC and precision-recall curves of validation and test, with the operating point chosen on validation."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2))
+    for name in ("validation", "test"):
+        part = predictions[predictions["split"] == name]
+        if not len(part) or len(set(part["label"])) < 2:
+            continue
+        truth, score = (part["label"] == "PNEUMONIA").to_numpy(), part["probability"].to_numpy()
+        colour = SPLIT_COLOURS[name]
+        false_rate, true_rate, _ = roc_curve(truth, score)
+        precision, recall, _ = precision_recall_curve(truth, score)
+        called = score >= threshold
+        left.plot(false_rate, true_rate, color=colour, label=name)
+        left.plot(called[~truth].mean(), called[truth].mean(), "o", color=colour, mec="black")
+        right.plot(recall, precision, color=colour, label=name)
+        if called.any():
+            right.plot(called[truth].mean(), truth[called].mean(), "o", color=colour, mec="black")
+    left.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
+    left.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC (dots: at the threshold)")
+    right.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision-recall", ylim=(None, 1.02))
+    for axis in (left, right):
+        axis.legend(frameon=False, loc="lower left" if axis is right else "lower right")
+
+
+def reliability_diagram(predictions: pd.DataFrame) -> None:
+    """Observed share of pneumonia against mean predicted probability, in bins; the diagonal is perfect calibration."""
+    _, axis = plt.subplots(figsize=(4.8, 4.2))
+    for name in ("validation", "test"):
+        part = predictions[predictions["split"] == name]
+        if len(part):
+            bins = evaluation.reliability(part["label"] == "PNEUMONIA", part["probability"])
+            bins = bins[bins["n"] > 0]
+            axis.plot(
+                bins["mean_probability"], bins["observed"], "-", color=SPLIT_COLOURS[name], alpha=0.5, linewidth=1
+            )
+            axis.scatter(
+                bins["mean_probability"], bins["observed"], s=12 + 250 * bins["n"] / bins["n"].sum(),
+                color=SPLIT_COLOURS[name], alpha=0.7, label=name,
+            )  # fmt: skip
+    axis.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
+    axis.set(xlabel="predicted probability", ylabel="observed share of pneumonia", title="Reliability (area: images)")
+    axis.legend(frameon=False)
+
+
+def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None:
+    """Validation beside test: each metric with its 95% interval."""
+    _, axis = plt.subplots(figsize=(8, 0.9 + 0.42 * len(names)))
+    for shift, (split, summary) in zip((-0.13, 0.13), summaries.items(), strict=True):
+        for row, name in enumerate(names):
+            metric = summary[name]
+            if metric["value"] is not None:
+                colour = SPLIT_COLOURS[split]
+                if metric["low"] is not None:
+                    axis.plot([metric["low"], metric["high"]], [row + shift] * 2, color=colour, linewidth=2, alpha=0.6)
+                axis.plot(metric["value"], row + shift, "o", color=colour, label=split if row == 0 else None)
+    axis.set(yticks=range(len(names)), xlabel="value, with 95% interval")
+    axis.set_yticklabels([name.replace("_", " ") for name in names])
+    axis.invert_yaxis()
+    axis.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
+
+
+def probability_histogram(predictions: pd.DataFrame, threshold: float) -> None:
+    """Predicted probabilities by true class, validation beside test, with the threshold."""
+    splits = [name for name in ("validation", "test") if (predictions["split"] == name).any()]
+    _, axes = plt.subplots(1, len(splits), figsize=(4.8 * len(splits), 3), squeeze=False)
+    for axis, name in zip(axes.flat, splits, strict=True):
+        sns.histplot(
+            predictions[predictions["split"] == name], x="probability", hue="label", palette=COLOURS, bins=25,
+            binrange=(0, 1), element="step", alpha=0.4, ax=axis, legend=axis is axes.flat[-1],
+        )  # fmt: skip
+        axis.axvline(threshold, color="black", linestyle="--", linewidth=1)
+        axis.set(title=f"{name} (dashed: threshold)", ylabel="images")
+
+
+def localisation_bars(scores: pd.DataFrame) -> None:
+    """Pointing game and heat inside the true opacity, by method, against chance."""
+    axes = scores.plot.bar(figsize=(7, 3.2), rot=0, color=["#c2571a", "#e9a15b", "#b8b8b8"], width=0.75)
+    axes.set(ylabel="share", ylim=(0, 1))
+    for bars in axes.containers:
+        axes.bar_label(bars, fmt="%.2f", fontsize=8)
+    axes.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
+    axes.grid(axis="x", visible=False)

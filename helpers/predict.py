@@ -1,0 +1,173 @@
+"""From bytes to a decision with a saved model; `python -m helpers.predict` does it for files and folders."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from helpers import config, evaluation, explain, images, model
+from helpers.config import InputError
+
+PRETRAINED = config.DATA / "pretrained"
+COLUMNS = ("path", "probability", "label", "threshold", "warnings", "error")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image."""
+
+    probability: float  # calibrated P(pneumonia), 0-1
+    label: str  # "PNEUMONIA" where probability >= threshold, else "NORMAL"
+    threshold: float
+    warnings: tuple[str, ...]  # why the number may not mean much
+    pixels: np.ndarray  # uint8 (size, size): what the model saw
+
+
+class Predictor:
+    """A loaded model folder: model.keras with the threshold and the calibration of its model.json."""
+
+    def __init__(self, classifier: keras.Model, card: dict):
+        self.classifier, self.card = classifier, card
+        self.size = int(classifier.input_shape[1])
+        self.threshold = float(card["threshold"])
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Predictor:
+        """Load a model folder; InputError where it is missing, damaged, too new, or has no threshold yet."""
+        folder = Path(folder)
+        classifier, card = model.load(folder)
+        if card.get("threshold") is None:
+            raise InputError(f"the model in {folder} has no threshold yet: run 05_evaluation first.")
+        return cls(classifier, card)
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Calibrated P(pneumonia), float64 (n,), of pixels (n, size, size), 0-255."""
+        raw = self.classifier(keras.ops.convert_to_tensor(pixels[..., None], "float32"), training=False)
+        return calibrated(keras.ops.convert_to_numpy(raw)[:, 0], self.card["calibration"])
+
+    def predict(self, source: str | Path | bytes) -> Prediction:
+        """Predict one image from a path or its bytes; InputError where it cannot be read."""
+        return next(self.predict_decoded([images.read_image(source)]))
+
+    def predict_decoded(self, decoded: Iterable[np.ndarray]) -> Iterator[Prediction]:
+        """Predict images that `images.read_image` returned, as one batch."""
+        decoded = list(decoded)
+        pixels = np.stack([images.resize(image, self.size) for image in decoded])
+        for image, seen, probability in zip(decoded, pixels, self.probabilities(pixels), strict=True):
+            label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
+            yield Prediction(float(probability), label, self.threshold, tuple(doubts(image)), seen)
+
+    def heatmap(self, prediction: Prediction, method: str = "Grad-CAM") -> np.ndarray:
+        """float32 (size, size), 0-1: what spoke for pneumonia. `method` is a key of explain.METHODS."""
+        return explain.heatmaps(self.classifier, prediction.pixels[None], method)[0]
+
+
+def calibrated(probability: np.ndarray, calibration: dict) -> np.ndarray:
+    """The model's sigmoid output, float32 (n,), as calibrated probabilities, float64 (n,)."""
+    exact = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
+    return evaluation.calibrate(np.log(exact) - np.log1p(-exact), calibration)
+
+
+def doubts(image: np.ndarray) -> Iterator[str]:
+    """Reasons to distrust a prediction on uint8 (height, width), in words."""
+    height, width = image.shape
+    if min(height, width) < 64:
+        yield f"very small image ({width} x {height} pixels)"
+    if not 0.4 < width / height < 3:
+        yield f"unusual shape for a chest X-ray ({width} x {height} pixels)"
+    if image.std() < 8:
+        yield "almost uniform image"
+
+
+def find_images(arguments: list[str]) -> Iterator[str]:
+    """Every file named, and for every folder its files with an image's suffix, recursively, sorted."""
+    for argument in arguments:
+        if not Path(argument).is_dir():
+            yield argument
+            continue
+        found = (
+            Path(directory, name)
+            for directory, _, names in os.walk(argument)
+            for name in names
+            if name.lower().endswith(images.SUFFIXES) and not name.startswith(".")
+        )
+        yield from sorted(path.as_posix() for path in found)
+
+
+def predict_files(predictor: Predictor, paths: Iterable[str], heat_folder: Path | None = None) -> Iterator[dict]:
+    """A row of COLUMNS per path, in order, 16 images at a time; an unreadable image has `error` and no probability."""
+    remaining, done = iter(paths), 0
+    while group := list(islice(remaining, 16)):
+        decoded, errors = {}, {}
+        for path in group:
+            try:
+                decoded[path] = images.read_image(path)
+            except InputError as error:
+                errors[path] = str(error)
+        predictions = dict(zip(decoded, predictor.predict_decoded(decoded.values()), strict=True)) if decoded else {}
+        for position, path in enumerate(group):
+            if path in errors:
+                yield dict.fromkeys(COLUMNS, "") | {"path": path, "error": errors[path]}
+                continue
+            prediction = predictions[path]
+            if heat_folder:
+                shown = explain.overlay(decoded[path], predictor.heatmap(prediction))
+                Image.fromarray(shown).save(heat_folder / f"{done + position + 1:05d}_{Path(path).stem}.png")
+            yield {
+                "path": path,
+                "probability": f"{prediction.probability:.9g}",
+                "label": prediction.label,
+                "threshold": f"{prediction.threshold:.9g}",
+                "warnings": "; ".join(prediction.warnings),
+                "error": "",
+            }
+        done += len(group)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; exit status 0, 1 where an image could not be read, 2 where nothing could be done."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.predict", description=__doc__)
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
+    parser.add_argument("--model", metavar="DIR", help="model folder, such as reports/demo/model")
+    parser.add_argument("--csv", metavar="FILE", help="write the table there instead of printing it")
+    parser.add_argument("--heatmaps", metavar="DIR", help="write a Grad-CAM overlay per image there")
+    given = parser.parse_args(arguments)
+    try:
+        if not given.model and not PRETRAINED.is_dir():
+            raise InputError(f"{PRETRAINED} is not there: name a model with --model, such as reports/demo/model.")
+        predictor = Predictor.load(given.model or PRETRAINED)
+        if given.heatmaps:
+            Path(given.heatmaps).mkdir(parents=True, exist_ok=True)
+        output = open(given.csv, "w", newline="", encoding="utf-8") if given.csv else sys.stdout  # noqa: SIM115, PTH123
+    except (InputError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    writer = csv.DictWriter(output, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    paths, failed = list(find_images(given.images)), 0
+    heat_folder = Path(given.heatmaps) if given.heatmaps else None
+    for row in tqdm(predict_files(predictor, paths, heat_folder), total=len(paths), disable=None):
+        writer.writerow(row)
+        failed += bool(row["error"])
+    if given.csv:
+        output.close()
+    if failed:
+        print(f"{failed} of {len(paths)} images could not be read; see the column error.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

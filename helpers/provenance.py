@@ -1,0 +1,270 @@
+"""Where a run's numbers come from: code, versions, data, machine; and what each notebook's result depends on."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import nbformat
+import psutil
+
+from helpers import config
+from helpers.config import FIELDS, InputError, Settings
+
+PATHS = ("data", "model", "weights")
+WRITES = {
+    "01": ("manifest.csv",),
+    "02": ("splits.csv",),
+    "03": ("model/model.keras",),
+    "04": ("model/model.keras",),
+    "05": ("predictions.csv", "metrics.json"),
+    "06": ("explanations.json",),
+}
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: str, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:  # noqa: PTH123
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256(path: Path) -> str | None:
+    """SHA-256 of a file's bytes, remembered while its size and time stay; None where there is no file."""
+    try:
+        state = path.stat()
+        return _sha256(str(path), state.st_size, state.st_mtime_ns)
+    except OSError:
+        return None
+
+
+def portable(name: str, value: str) -> str:
+    """A path setting as recorded: as given if absolute, else relative to the clone's root instead of the caller's."""
+    path = Path(value).expanduser()
+    if not value or path.is_absolute() or (name == "weights" and not path.exists()):
+        return str(path) if value else value
+    try:
+        return Path(os.path.relpath(path.absolute(), config.ROOT)).as_posix()
+    except ValueError:  # another drive, on Windows
+        return str(path.absolute())
+
+
+def absolute(name: str, value: str) -> str:
+    """A recorded path setting as a notebook needs it, whatever its working directory; words such as "none" stay."""
+    path = config.ROOT / Path(value).expanduser()
+    if not value or (name == "weights" and not path.exists()):
+        return value
+    return os.path.normpath(path)
+
+
+def changed(settings: Settings) -> dict:
+    """The settings, by name, that differ from the defaults of their profile."""
+    default = config.make_settings(settings.profile)
+    return {name: value for name, value in asdict(settings).items() if value != getattr(default, name)}
+
+
+def command(name: str, settings: Settings, first: str) -> str:
+    """The command line that repeats the run from the clone's root; `first` is its first notebook's number."""
+    differing = changed(settings)
+    words = ["python", "-m", "helpers.run", "--profile", settings.profile, "--name", name]
+    if "data" in differing:
+        words += ["--data", differing.pop("data")]
+        if config.make_settings(settings.profile).phantoms and not settings.phantoms:
+            differing.pop("phantoms", None)  # --data says so already
+    if first != "01":
+        words += ["--from", first]
+    if differing:
+        words += ["--set", *(f"{key}={value}" for key, value in differing.items())]
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def git_state() -> dict | None:
+    """{"commit", "clean"} of the clone; None outside one, or where git is missing."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+    def ask(*words: str) -> str:
+        asked = ["git", "-C", str(config.ROOT), "--no-optional-locks", *words]
+        answer = subprocess.run(asked, capture_output=True, text=True, check=True, env=environment, timeout=60)  # noqa: S603
+        return answer.stdout.strip()
+
+    try:
+        if Path(ask("rev-parse", "--show-toplevel")).resolve() != config.ROOT:
+            return None
+        return {"commit": ask("rev-parse", "HEAD"), "clean": not ask("status", "--porcelain")}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of every direct dependency that is installed."""
+    found = {"python": platform.python_version()}
+    listed = config.ROOT / "requirements" / "analysis.in"
+    for line in listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []:
+        if name := re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line):
+            try:
+                found[name.group()] = importlib.metadata.version(name.group())
+            except importlib.metadata.PackageNotFoundError:
+                continue
+    return found
+
+
+def machine() -> dict:
+    """Platform, logical cores this process may use, and memory in bytes; nothing that names machine or user."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    return {"platform": system, "cores": usable, "memory": psutil.virtual_memory().total}
+
+
+def dataset_state(folder: Path) -> dict | None:
+    """{"fingerprint", "files"} of the run's manifest: SHA-256 over its sorted "path sha256" lines; None without one."""
+    try:
+        with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
+            lines = sorted(f"{row['path']} {row['sha256']}\n" for row in csv.DictReader(file))
+    except (OSError, KeyError, ValueError):
+        return None
+    return {"fingerprint": hashlib.sha256("".join(lines).encode()).hexdigest(), "files": len(lines)}
+
+
+def listing(settings: Settings) -> str:
+    """Fingerprint of names and sizes in the dataset folder; "" for phantoms, which the settings alone determine."""
+    if settings.phantoms:
+        return ""
+    root = Path(absolute("data", settings.data)) if settings.data else config.dataset_folder(settings)
+    files = []
+    for above, _, names in os.walk(root):
+        for name in names:
+            path = Path(above, name)
+            try:
+                files.append((path.relative_to(root).as_posix(), path.stat().st_size))
+            except OSError:
+                files.append((path.relative_to(root).as_posix(), -1))
+    return config.fingerprint(sorted(files))
+
+
+def code_of(notebook: Path) -> list[str]:
+    """What a notebook's code cells do, comments and layout aside; the source itself where it is not plain Python."""
+    sources = [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    parsed = []
+    for source in sources:
+        try:
+            parsed.append(ast.dump(ast.parse(source)))
+        except SyntaxError:
+            parsed.append(source)
+    return parsed
+
+
+def inputs(
+    notebooks: list[Path], settings: Settings, folder: Path, data: str, entries: dict[str, dict]
+) -> dict[str, dict]:
+    """For every notebook of a run, by stem, what its result depends on, each in short; "key" is all of it together.
+
+    `data` is the `listing` of the dataset, `entries` what run.json says of the notebooks so far. The step after 01
+    depends on 01 through manifest.csv alone, so that a dataset which moved but did not change costs no training.
+    """
+    values, needed, above = asdict(settings), {}, ""
+    for index, notebook in enumerate(notebooks):
+        number = notebook.name[:2]
+        names = [name for name in FIELDS if FIELDS[name].metadata["notebook"] <= number]
+        parts = {"settings": config.fingerprint({name: values[name] for name in names if index == 0 or name != "data"})}
+        parts["code"] = config.fingerprint(code_of(notebook))
+        if index == 0:
+            parts["dataset"] = data
+        elif index == 1 and number == "02" and (listed := sha256(folder / "manifest.csv")):
+            parts["manifest"] = listed
+        else:
+            parts["earlier"] = above
+        if number == "03" and settings.weights:
+            parts["weights"] = sha256(Path(absolute("weights", settings.weights))) or ""
+        if number == "05" and settings.model:
+            parts["model"] = sha256(Path(absolute("model", settings.model)) / "model.json") or ""
+        needed[notebook.stem] = parts | {"key": config.fingerprint(parts)}
+        above = config.fingerprint([parts, entries.get(notebook.stem, {}).get("wrote", {})])
+    return needed
+
+
+def written(folder: Path, number: str) -> dict[str, str]:
+    """SHA-256 of the files notebook `number` owes the run folder, those that are there."""
+    found = {name: sha256(folder / name) for name in WRITES.get(number, ())}
+    return {name: digest for name, digest in found.items() if digest}
+
+
+REASONS = {
+    "settings": "its settings changed",
+    "code": "the notebook's code changed",
+    "dataset": "files in the dataset folder changed",
+    "manifest": "manifest.csv changed",
+    "earlier": "an earlier notebook or its result changed",
+    "weights": "the weights file changed",
+    "model": "the model changed",
+}
+
+
+def why_not_done(entry: dict, parts: dict, folder: Path, stem: str) -> str:
+    """Why a recorded notebook has to run (again); "" when it is done and what it depends on is unchanged."""
+    status = entry.get("status", "pending")
+    if status not in ("done", "outdated"):
+        reasons = {"running": "it was interrupted", "failed": "it failed", "interrupted": "it was interrupted"}
+        return reasons.get(status, "it has not run yet")
+    for name in (f"{stem}.ipynb", f"{stem}.html"):
+        if not (folder / name).exists():
+            return f"{name} is missing"
+    if entry.get("key") != parts["key"]:
+        before = entry.get("inputs", {})
+        found = [text for part, text in REASONS.items() if before.get(part) != parts.get(part)]
+        return " and ".join(found) or "what it depends on changed"
+    for name, digest in entry.get("wrote", {}).items():
+        last = max(number for number, names in WRITES.items() if name in names)
+        if last == stem[:2] and sha256(folder / name) != digest:
+            return f"{name} is missing or was changed"
+    return ""
+
+
+def read_record(folder: Path) -> dict | None:
+    """run.json of a run folder; None where it is missing or is not the runner's."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    usable = isinstance(record, dict) and isinstance(record.get("parameters"), dict)
+    return record if usable and isinstance(record.get("notebooks"), dict) else None
+
+
+def recorded_settings(record: dict) -> Settings:
+    """Settings of a run as its run.json has them; InputError where they are no longer possible."""
+    known = {name: value for name, value in record["parameters"].items() if name in FIELDS and name != "profile"}
+    try:
+        return config.make_settings(record["parameters"].get("profile", "demo"), known)
+    except InputError as error:
+        raise InputError(f"run.json of this run cannot be used: {error} Give another --name.") from error
+
+
+def provenance(name: str, settings: Settings, folder: Path, first: str) -> dict:
+    """The part of run.json that says how to get the same numbers."""
+    return {
+        "format": 1,
+        "run": name,
+        "profile": settings.profile,
+        "parameters": asdict(settings),
+        "changed": sorted(changed(settings)),
+        "command": command(name, settings, first),
+        "git": git_state(),
+        "lock": sha256(config.ROOT / "requirements" / "analysis.lock"),
+        "versions": versions(),
+        "seeds": {"seed": settings.seed},
+        "dataset": dataset_state(folder),
+        "machine": machine() | {"python": sys.implementation.name},
+    }

@@ -1,0 +1,196 @@
+"""Train a model an epoch at a time, so that a killed training goes on from its last epoch with the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from sklearn.metrics import log_loss, roc_auc_score
+
+from helpers import batches, config, model, phantom
+from helpers.config import Settings
+
+Epoch = Callable[[int], tf.data.Dataset]
+Validate = Callable[[keras.Model], dict[str, float]]
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed Python, NumPy and TensorFlow, and make TensorFlow's operations repeat to the last bit."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def compile_model(classifier: keras.Model, rate: float, settings: Settings) -> None:
+    """Adam at `rate` and binary cross-entropy; call again after freezing or unfreezing."""
+    classifier.compile(
+        keras.optimizers.Adam(rate),
+        keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing),
+        jit_compile=False,
+    )
+
+
+def fit(
+    classifier: keras.Model,
+    epoch_batches: Epoch,
+    validate: Validate,
+    epochs: int,
+    patience: int,
+    folder: Path,
+    key: str,
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Train a compiled model for at most `epochs`, stopping after `patience` epochs without a lower validation loss.
+
+    `epoch_batches(epoch)` gives the batches of an epoch, counted from 1; `validate(model)` its figures, `val_loss`
+    among them. After every epoch the model with its optimizer goes to `folder`, so a second call with the same `key`
+    (a fingerprint of all that the result depends on) goes on after the last finished epoch, and returns at once when
+    all are done. Epoch 0 is the model as it came: where no epoch is better, it is what is returned.
+
+    Returns the model with the best weights, and the history: epoch, loss, what `validate` gives, seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state_file = folder / "state.json"
+    state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.exists() else {}
+    if state.get("key") != key:
+        state = {"key": key, "history": []}
+        _save_epoch(classifier, folder, state, {"epoch": 0, "loss": None} | validate(classifier) | {"seconds": 0.0})
+    elif not _finished(state, epochs, patience):
+        classifier = keras.saving.load_model(folder / _file(state["history"][-1]["epoch"]))
+    while not _finished(state, epochs, patience):
+        epoch, start = state["history"][-1]["epoch"] + 1, time.perf_counter()
+        losses = classifier.fit(epoch_batches(epoch), epochs=epoch, initial_epoch=epoch - 1, shuffle=False, verbose=0)
+        figures = {"epoch": epoch, "loss": losses.history["loss"][0]} | validate(classifier)
+        _save_epoch(classifier, folder, state, figures | {"seconds": round(time.perf_counter() - start, 1)})
+        print("  ".join(f"{name} {value:.4g}" for name, value in state["history"][-1].items()), flush=True)
+    best = keras.saving.load_model(folder / _file(_best(state)), compile=False)
+    return best, pd.DataFrame(state["history"])
+
+
+def _file(epoch: int) -> str:
+    return f"epoch-{epoch:03d}.keras"
+
+
+def _best(state: dict) -> int:
+    return min(state["history"], key=lambda row: (row["val_loss"], row["epoch"]))["epoch"]
+
+
+def _finished(state: dict, epochs: int, patience: int) -> bool:
+    last = state["history"][-1]["epoch"]
+    return last >= epochs or last - _best(state) >= patience
+
+
+def _save_epoch(classifier: keras.Model, folder: Path, state: dict, figures: dict) -> None:
+    """Store the model, then the state that names it, then drop epochs that neither resuming nor the best needs."""
+    aside = folder / "part.keras"
+    classifier.save(aside)
+    with aside.open("rb+") as file:
+        os.fsync(file.fileno())
+    aside.replace(folder / _file(figures["epoch"]))
+    state["history"].append(figures)
+    config.write_json(folder / "state.json", state)
+    keep = {_file(figures["epoch"]), _file(_best(state))}
+    for file in folder.glob("epoch-*.keras"):
+        if file.name not in keep:
+            file.unlink()
+
+
+def predict_rows(classifier: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The model's output for `rows` of the image cache, float32 (n, outputs), in order."""
+    return classifier.predict(batches.plain_batches(images, rows), verbose=0)
+
+
+def binary_validation(images: np.ndarray, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Validate:
+    """Figures of a binary classifier on fixed rows: val_loss (weighted cross-entropy) and val_auc."""
+
+    def validate(classifier: keras.Model) -> dict[str, float]:
+        probability = predict_rows(classifier, images, rows)[:, 0].astype(np.float64)
+        return {
+            "val_loss": float(log_loss(labels, np.clip(probability, 1e-7, 1 - 1e-7), sample_weight=weights)),
+            "val_auc": float(roc_auc_score(labels, probability)),
+        }
+
+    return validate
+
+
+def training_rows(splits: pd.DataFrame, settings: Settings) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For "train" and "validation": rows of the image cache, labels (0, 1), weights of the loss."""
+    parts = {}
+    for name in ("train", "validation"):
+        rows = np.flatnonzero(splits["split"] == name)
+        labels = (splits["label"].to_numpy()[rows] == "PNEUMONIA").astype(np.int64)
+        weights = batches.sample_weights(labels) if settings.class_weights else np.ones(len(rows), np.float32)
+        parts[name] = (rows, labels, weights)
+    return parts
+
+
+def train_stage(
+    classifier: keras.Model, stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Settings, run: Path
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Train the head (`stage` "head", backbone frozen) or fine-tune (`stage` "fine_tuning", last layers unfrozen).
+
+    Checkpoints go to `run`/training/<stage>. Returns the best model and the history, as `fit`.
+    """
+    head = stage == "head"
+    epochs, rate = (
+        (settings.head_epochs, settings.head_rate) if head else (settings.fine_tuning_epochs, settings.fine_tuning_rate)
+    )
+    model.freeze(classifier, 0 if head else settings.unfrozen_layers)
+    compile_model(classifier, rate, settings)
+    parts = training_rows(splits, settings)
+    # each stage has its own stretch of epoch numbers, so that no augmentation is drawn twice
+    first = 0 if head else settings.head_epochs
+    return fit(
+        classifier,
+        lambda epoch: batches.training_batches(images, *parts["train"], settings, first + epoch),
+        binary_validation(images, *parts["validation"]),
+        epochs,
+        settings.patience,
+        run / "training" / stage,
+        stage_key(stage, splits, settings),
+    )
+
+
+def stage_key(stage: str, splits: pd.DataFrame, settings: Settings) -> str:
+    """Fingerprint of what a stage's result depends on: its settings, and which image is in which split."""
+    last = "03" if stage == "head" else "04"
+    chosen = {n: getattr(settings, n) for n, f in config.FIELDS.items() if f.metadata["notebook"] <= last}
+    chosen.pop("data")
+    return config.fingerprint([stage, chosen, splits[["path", "split", "label"]].to_csv(index=False)])
+
+
+def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFrame:
+    """Train `backbone` in place on separate phantoms: in which of six lung zones is there an opacity?
+
+    Stands in for ImageNet where nothing can be downloaded. The last tenth validates. Returns the history.
+    """
+    images, targets = phantom.pretraining_set(settings.pretraining_phantoms, settings.image_size, settings.seed)
+    kept = max(1, len(images) // 10)
+    train, held_out = np.arange(len(images) - kept), np.arange(len(images) - kept, len(images))
+    x = keras.layers.GlobalAveragePooling2D()(backbone.output)
+    zones = keras.Model(backbone.input, keras.layers.Dense(targets.shape[1], activation="sigmoid")(x))
+    compile_model(zones, 1e-3, settings)
+
+    def validate(network: keras.Model) -> dict[str, float]:
+        probability = np.clip(predict_rows(network, images, held_out).astype(np.float64), 1e-7, 1 - 1e-7)
+        truth = targets[held_out]
+        return {"val_loss": float(-np.mean(truth * np.log(probability) + (1 - truth) * np.log1p(-probability)))}
+
+    best, history = fit(
+        zones,
+        lambda epoch: batches.training_batches(
+            images, train, targets[train], np.ones(len(train), np.float32), settings, epoch
+        ),
+        validate,
+        settings.pretraining_epochs,
+        settings.pretraining_epochs,
+        run / "training" / "pretraining",
+        config.fingerprint([settings.pretraining_phantoms, settings.image_size, settings.seed, settings.backbone]),
+    )
+    backbone.set_weights(best.get_weights()[: len(backbone.get_weights())])
+    return history

@@ -1,0 +1,445 @@
+"""The command `python -m helpers.run` and its pages, on small notebooks that the tests write themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import nbformat
+import psutil
+import pytest
+
+from helpers import config, kernel, markup, plan, provenance, report, run
+
+PARAMETERS = '# Parameters\nprofile = "demo"'
+BOOT = (
+    "from pathlib import Path\n"
+    "from helpers import config\n"
+    "config.REPORTS = Path.cwd().parent / 'reports'\n"
+    "settings, folder = config.notebook_settings(globals())"
+)
+# a stand-in for the analysis: every stage reads what the one before it wrote, and counts how often it ran
+STAGES = {
+    "01_eda": "(folder / 'manifest.csv').write_text(f'path,sha256\\na.png,{settings.seed}\\n')",
+    "02_preprocessing": "print('pixels', settings.image_size)\n(folder / 'splits.csv').write_text(f'{settings.seed}')",
+    "05_evaluation": "(folder / 'metrics.json').write_text('{\"policy\": \"%s\"}' % settings.threshold_policy)",
+    "06_grad_cam": "print((folder / 'metrics.json').read_text())",
+}
+
+
+def write_notebook(path: Path, *cells: str, title: str = "") -> None:
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells.append(
+        nbformat.v4.new_markdown_cell(f"# {title or path.stem}\n\nWhat it is *for*.\n\n## First part")
+    )
+    notebook.cells.append(nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}))
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in cells]
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch) -> Path:
+    """A folder with stand-in notebooks/ and an empty reports/, which the runner takes for the clone's."""
+    monkeypatch.setattr(config, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(config, "REPORTS", tmp_path / "reports")
+    config.NOTEBOOKS.mkdir()
+    for stem, source in STAGES.items():
+        write_notebook(config.NOTEBOOKS / f"{stem}.ipynb", BOOT, source)
+    return tmp_path
+
+
+def record_of(house: Path, name: str = "smoke") -> dict:
+    return json.loads((house / "reports" / name / "run.json").read_text(encoding="utf-8"))
+
+
+def statuses(house: Path, name: str = "smoke") -> dict[str, str]:
+    return {stem[:2]: entry["status"] for stem, entry in record_of(house, name)["notebooks"].items()}
+
+
+def state_of(folder: Path) -> dict:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def recorded_run(house: Path, name: str = "smoke", **overrides) -> config.Settings:
+    """A run folder that looks finished, without any kernel having been started."""
+    settings = config.make_settings("smoke", overrides)
+    folder = house / "reports" / name
+    folder.mkdir(parents=True)
+    first = "05" if settings.model else "01"
+    record = provenance.provenance(name, settings, folder, first)
+    stems = [path.stem for path in plan.find_notebooks() if path.name[:2] >= first]
+    record |= {"notebooks": {stem: {"status": "done"} for stem in stems}, "started": "2025-01-02T03:04:05Z"}
+    config.write_json(folder / "run.json", record)
+    return settings
+
+
+def refusal(capsys, *arguments: str) -> str:
+    """The sentence with which the command refuses `arguments`, exit status 2."""
+    assert run.main(list(arguments)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    return said
+
+
+def test_whole_run_then_resume_then_only_then_aside(house, capsys):
+    folder = house / "reports" / "smoke"
+    assert run.main(["--profile", "smoke", "--set", "image_size=96", "--set", "resamples=60"]) == 0
+    said = capsys.readouterr().out
+    assert "    pixels 96" in said
+    assert re.search(r"01_eda +done  [\d.]+ s  \d+ MB", said)
+    assert said.rstrip().endswith("index.html")
+    assert not [path for path in folder.iterdir() if "part" in path.name]
+    record = record_of(house)
+    assert record["parameters"]["image_size"] == 96
+    assert record["changed"] == ["image_size", "resamples"]
+    assert record["command"] == "python -m helpers.run --profile smoke --name smoke --set image_size=96 resamples=60"
+    assert record["dataset"]["files"] == 1
+    assert len(record["lock"]) == 64
+    assert record["versions"]["papermill"]
+    assert record["seeds"] == {"seed": 1}
+    assert all(entry["seconds"] > 0 and entry["peak_memory"] > 1e6 for entry in record["notebooks"].values())
+    assert str(Path.home()) + os.sep not in json.dumps(record)
+    assert str(house) not in json.dumps(record)
+
+    before = state_of(folder)
+    assert run.main(["--profile", "smoke", "--resume"]) == 0
+    assert state_of(folder) == before
+    assert capsys.readouterr().out.count("skipped: done") == 4
+
+    # a new threshold concerns 05, and leaves 06 behind until it is resumed
+    assert run.main(["--name", "smoke", "--only", "5", "--set", "threshold_policy=youden"]) == 0
+    assert "youden" in (folder / "metrics.json").read_text(encoding="utf-8")
+    assert record_of(house)["parameters"]["image_size"] == 96
+    assert statuses(house) == {"01": "done", "02": "done", "05": "done", "06": "outdated"}
+    assert run.main(["--name", "smoke", "--resume"]) == 0
+    assert set(statuses(house).values()) == {"done"}
+    said = capsys.readouterr().out
+    assert "06_grad_cam         runs: its settings changed and an earlier notebook or its result changed" in said
+    assert '{"policy": "youden"}' in said
+
+    # a page that is gone is part of the notebook that is not done; what follows has not changed
+    (folder / "02_preprocessing.html").unlink()
+    assert run.main(["--name", "smoke", "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "runs: 02_preprocessing.html is missing" in said
+    assert said.count("skipped") == 3
+
+    shutil.copy(folder / "index.html", house / "old.html")
+    for notebook in config.NOTEBOOKS.glob("0[256]*"):
+        notebook.unlink()
+    assert run.main(["--profile", "smoke"]) == 0
+    aside = [path for path in (house / "reports").iterdir() if re.fullmatch(r"smoke\.\d{8}-\d{6}", path.name)]
+    assert (aside[0] / "index.html").read_bytes() == (house / "old.html").read_bytes()
+    assert "moved aside to smoke." in capsys.readouterr().out
+
+
+def test_failing_cell_stops_the_run_and_is_shown(house, capsys):
+    broken = config.NOTEBOOKS / "02_preprocessing.ipynb"
+    write_notebook(broken, BOOT, "# first\ndef shout(text):\n    raise KeyError(f'<b>{text}</b>')\nshout('here')", "1")
+    assert run.main(["--profile", "smoke"]) == 1
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert err.startswith("02_preprocessing stopped at cell 3 (def shout(text):): KeyError: '<b>here</b>'")
+    assert err.rstrip().endswith("python -m helpers.run --name smoke --resume")
+    assert "05_evaluation" not in out
+    assert statuses(house) == {"01": "done", "02": "failed", "05": "pending", "06": "pending"}
+    page = (house / "reports/smoke/02_preprocessing.html").read_text(encoding="utf-8")
+    assert "ansi-red-fg" in page
+    assert 'id="cell-3"' in page
+    assert "<b>here" not in page
+    assert "encountered an exception" not in page
+    assert "papermill-error" not in (house / "reports/smoke/02_preprocessing.ipynb").read_text(encoding="utf-8")
+    index = (house / "reports/smoke/index.html").read_text(encoding="utf-8")
+    assert "02_preprocessing stopped" in index
+    assert "&lt;b&gt;here" in index
+
+    write_notebook(broken, BOOT, "raise config.InputError('there is one class only: add NORMAL.')")
+    assert run.main(["--profile", "smoke", "--resume"]) == 1
+    out, err = capsys.readouterr()
+    assert "cell 3 (raise config.InputError" in err
+    assert "): there is one class only: add NORMAL. See " in err
+    assert "01_eda              skipped" in out
+
+    write_notebook(broken, "import os", "os._exit(9)")
+    assert run.main(["--profile", "smoke", "--resume"]) == 1
+    assert "cell 3 (os._exit(9)): the kernel died" in capsys.readouterr().err
+
+
+def test_changed_setting_is_named_and_only_what_depends_on_it_runs(house, capsys):
+    for stem in ("05_evaluation", "06_grad_cam"):
+        (config.NOTEBOOKS / f"{stem}.ipynb").unlink()
+    assert run.main(["--profile", "smoke"]) == 0
+    capsys.readouterr()
+    assert run.main(["--profile", "smoke", "--resume", "--set", "image_size=80"]) == 0
+    said = capsys.readouterr().out
+    assert "01_eda              skipped" in said
+    assert "02_preprocessing    runs: its settings changed (image_size 64 -> 80)" in said
+    source = config.NOTEBOOKS / "01_eda.ipynb"
+    write_notebook(source, BOOT, STAGES["01_eda"] + "\nprint('new')")
+    assert run.main(["--profile", "smoke", "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "01_eda              runs: the notebook's code changed" in said
+    assert "02_preprocessing    skipped" in said  # the manifest is what it was
+    (house / "reports/smoke/splits.csv").write_text("half", encoding="utf-8")
+    assert run.main(["--profile", "smoke", "--resume"]) == 0
+    assert "02_preprocessing    runs: splits.csv is missing or was changed" in capsys.readouterr().out
+
+
+def test_refusals_are_one_sentence(house, capsys):
+    assert "'image_size'" in refusal(capsys, "--set", "image_sise=64")
+    assert "NAME=VALUE" in refusal(capsys, "--set", "seed")
+    assert "--help" in refusal(capsys, "--sed", "1")
+    assert "invalid choice" in refusal(capsys, "--profile", "demmo")
+    assert "--profile" in refusal(capsys, "--set", "profile=smoke")
+    assert "folder" in refusal(capsys, "--name", "../out")
+    assert "no notebook '09'" in refusal(capsys, "--from", "09")
+    assert "run it from 01" in refusal(capsys, "--only", "05")
+    assert "--from 05" in refusal(capsys, "--set", "model=somewhere")
+    assert "run it from 01" in refusal(capsys, "--from", "02", "--set", "model=somewhere")
+    assert "make data" in refusal(capsys, "--profile", "chest_xray", "--data", str(house / "nowhere"))
+    assert "no model.json" in refusal(capsys, "--from", "05", "--set", f"model={house}")
+    write_notebook(config.NOTEBOOKS / "03_training.ipynb")
+    assert "weights=abc" in refusal(capsys, "--set", "weights=abc")
+    assert not any(path.is_dir() for path in (house / "reports").iterdir())
+
+
+def test_dataset_is_checked_before_anything_runs(house, capsys):
+    data = house / "data"
+    (data / "train" / "NORMAL").mkdir(parents=True)
+    assert "no train/PNEUMONIA" in refusal(capsys, "--profile", "chest_xray", "--data", str(data))
+    (data / "train" / "pneumonia").mkdir()
+    args = plan.parse(["--profile", "chest_xray", "--data", str(data)])
+    wanted = plan.make_plan(args, "chest_xray")
+    plan.check_inputs(wanted.settings, wanted.todo)
+    args = plan.parse(["--data", str(data)])
+    assert plan.make_plan(args, "demo").settings.phantoms == 0  # a folder that was named is read, not drawn into
+
+
+def test_existing_run_refuses_what_it_cannot_take_back(house, capsys):
+    recorded_run(house)
+    assert "--from 01" in refusal(capsys, "--name", "smoke", "--only", "05", "--set", "seed=2")
+    assert "--from 02" in refusal(capsys, "--name", "smoke", "--from", "05", "--set", "image_size=96")
+    assert "profile smoke" in refusal(capsys, "--name", "smoke", "--profile", "demo", "--resume")
+    said = refusal(capsys, "--name", "smoke", "--from", "05", "--set", "model=m", "--data", str(house))
+    assert "--name" in said
+    args = plan.parse(["--name", "smoke", "--from", "05", "--set", "image_size=64"])  # what it is already
+    assert [path.stem for path in plan.make_plan(args, "smoke").todo] == ["05_evaluation", "06_grad_cam"]
+    (house / "reports/smoke/run.json").write_text("{", encoding="utf-8")
+    assert "run.json" in refusal(capsys, "--name", "smoke", "--only", "05")
+    wanted = plan.make_plan(plan.parse(["--profile", "smoke", "--resume"]), "smoke")
+    assert len(wanted.todo) == 4
+
+
+def test_saved_model_on_another_folder(house):
+    model, data = house / "model", house / "data"
+    model.mkdir()
+    data.mkdir()
+    (model / "model.json").write_text("{}", encoding="utf-8")
+    words = ["--name", "other", "--from", "05", "--set", f"model={model}", "--data", str(data)]
+    wanted = plan.make_plan(plan.parse(words), "other")
+    plan.check_inputs(wanted.settings, wanted.todo)
+    assert [path.name[:2] for path in wanted.notebooks] == ["05", "06"]
+    repeat = provenance.command("other", wanted.settings, "05")
+    assert repeat == f"python -m helpers.run --profile demo --name other --data {data} --from 05 --set model={model}"
+
+
+def test_paths_are_recorded_relative_and_given_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "ROOT", tmp_path / "clone")
+    (tmp_path / "w.h5").touch()
+    assert provenance.portable("data", "images") == "../images"
+    assert provenance.portable("weights", "w.h5") == "../w.h5"
+    assert provenance.portable("weights", "imagenet") == "imagenet"
+    assert provenance.absolute("data", "../images") == str(tmp_path / "images")
+    assert provenance.absolute("weights", "none") == "none"
+    assert provenance.absolute("model", "") == ""
+
+
+def test_lock_refuses_the_living_and_forgets_the_dead(house, capsys):
+    config.REPORTS.mkdir()
+    with filelock.FileLock(config.REPORTS / ".smoke.lock"):
+        assert "in use" in refusal(capsys, "--profile", "smoke", "--resume")
+
+
+def in_another_process(house: Path, *arguments: str) -> subprocess.Popen:
+    code = (
+        "import sys; from pathlib import Path; from helpers import config, run\n"
+        "config.NOTEBOOKS, config.REPORTS = Path(sys.argv[1], 'notebooks'), Path(sys.argv[1], 'reports')\n"
+        "sys.exit(run.main(sys.argv[2:]))"
+    )
+    command = [sys.executable, "-c", code, str(house), *arguments]
+    return subprocess.Popen(command, cwd=config.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_line(process: subprocess.Popen, wanted: str) -> None:
+    for line in process.stdout:
+        if wanted in line:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_stopped_from_outside_then_resumed(house, capsys, how):
+    slow = (
+        "import time, os\nprint('pid', os.getpid(), flush=True)\ntime.sleep(60 if not (folder / 'go').exists() else 0)"
+    )
+    write_notebook(config.NOTEBOOKS / "02_preprocessing.ipynb", BOOT, slow)
+    for stem in ("05_evaluation", "06_grad_cam"):
+        (config.NOTEBOOKS / f"{stem}.ipynb").unlink()
+    process = in_another_process(house, "--profile", "smoke")
+    wait_for_line(process, "    pid")
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    assert kernels
+    if how == "SIGKILL":
+        deadline = time.monotonic() + 10
+        while not (house / "reports/.smoke.kernel").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    process.send_signal(getattr(signal, how))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}[how]
+    if how != "SIGKILL":
+        assert err.strip().splitlines() == [
+            "Stopped; the kernel too. Go on with: python -m helpers.run --name smoke --resume"
+        ]
+        assert not any(child.is_running() for child in kernels)
+        assert statuses(house)["02"] == "interrupted"
+    (house / "reports/smoke/go").touch()
+    assert run.main(["--profile", "smoke", "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "01_eda              skipped" in said
+    assert "02_preprocessing    runs: it was interrupted" in said
+    assert set(statuses(house).values()) == {"done"}
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in kernels)
+    assert not [path.name for path in (house / "reports/smoke").iterdir() if "part" in path.name]
+
+
+def test_memory_is_private_and_strays_are_ended(tmp_path):
+    note = tmp_path / "note"
+    with kernel.watched(note) as memory:
+        waits = "x = b'1' * 200_000_000; import time; time.sleep(60)"
+        child = subprocess.Popen([sys.executable, "-c", waits])
+        deadline = time.monotonic() + 20
+        while memory["peak"] < 200_000_000 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        found = note.read_text(encoding="utf-8")
+    assert 200_000_000 < memory["peak"] < 300_000_000
+    assert not psutil.pid_exists(child.pid)
+    assert not note.exists()
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    note.write_text(json.dumps([[other.pid, psutil.Process(other.pid).create_time()]]), encoding="utf-8")
+    kernel.stop_stray(note)
+    assert not psutil.pid_exists(other.pid)
+    note.write_text(found, encoding="utf-8")  # gone, or its number is another's by now
+    kernel.stop_stray(note)
+
+
+def page_of(tmp_path: Path, cells: list, **options) -> str:
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(notebook, tmp_path / "03_training.ipynb")
+    report.render(tmp_path / "03_training.ipynb", tmp_path / "03_training.html", **options)
+    return (tmp_path / "03_training.html").read_text(encoding="utf-8")
+
+
+def test_page_fetches_and_runs_nothing(tmp_path):
+    output = nbformat.v4.new_output
+    outputs = [
+        output("stream", name="stdout", text="10%\r"),
+        output("stream", name="stdout", text="100%\nepoch <1>\n"),
+        output("stream", name="stderr", text="a warning"),
+        output("display_data", {markup.WIDGET: {}, "text/plain": "Box()", "text/html": "<i>fallback</i>"}),
+        output("display_data", {markup.WIDGET: {}, "text/plain": "Slider()"}),
+        output("display_data", {"text/html": "<script>alert(1)</script><table><tr><td>x</td></tr></table>"}),
+        output("display_data", {"image/png": "iVBORw0KGgo=\n"}, metadata={"image/png": {"width": 300, "height": 9}}),
+        output("error", ename="ValueError", evalue="<bad>", traceback=["\x1b[31mValueError\x1b[0m: <bad>"]),
+    ]
+    cells = [
+        nbformat.v4.new_markdown_cell("# Training <3\n\nWhy.\n\n## Same\n\n## Same\n\n[next](04_fine_tuning.ipynb)"),
+        nbformat.v4.new_code_cell("# Parameters\nrun = 'x'", metadata={"tags": ["injected-parameters"]}),
+        nbformat.v4.new_code_cell("print('<hello>')", outputs=outputs),
+    ]
+    record = {"run": "a&b", "parameters": {"phantoms": 3}, "command": "python -m helpers.run"}
+    page = page_of(tmp_path, cells, pages=[("02_x", "Two"), ("03_training", "Three")], record=record)
+    assert not re.search(r"<script|<link\b|(src|href)=\"(https?:)?//|@import|url\(", page)
+    assert "default-src 'none'" in page
+    assert report.BANNER in page
+    assert 'id="same"' in page
+    assert 'href="#same-2"' in page
+    assert 'href="04_fine_tuning.html"' in page
+    assert "100%\nepoch &lt;1&gt;" in page
+    assert "10%\r" not in page
+    assert "a warning" not in page
+    assert "<i>fallback</i>" in page
+    assert "Slider" not in page
+    assert 'width="300" height="9"' in page
+    assert '<span class="ansi-red-fg">ValueError</span>: &lt;bad&gt;' in page
+    assert "parameters given to this run" in page
+    assert "a&amp;b" in page
+    assert 'href="02_x.html" rel="prev"' in page
+    assert report.BANNER not in page_of(tmp_path, cells, record={"parameters": {"phantoms": 0}})
+
+
+def test_paths_of_this_machine_stay_out_of_pages(tmp_path):
+    said = nbformat.v4.new_output("stream", text="read /home/ann/clone/data/x.png and /home/ann/y")
+    cell = nbformat.v4.new_code_cell("x = '/home/ann/clone/'", outputs=[said])
+    page = page_of(tmp_path, [cell], hide={"/home/ann/": "~/", "/home/ann/clone/": ""})
+    assert "read data/x.png and ~/y" in page
+    assert "/home/ann" not in page
+
+
+def test_index_shows_numbers_and_escapes(tmp_path):
+    number = {"value": 0.9, "low": 0.85, "high": 0.93}
+    part = {"n": 624, "prevalence": 0.625, "threshold": 0.31, "threshold_policy": "sensitivity>=0.97"}
+    part |= {"confusion": {"tp": 1, "fp": 2, "fn": 3, "tn": 4}, "auc": number, "npv": dict.fromkeys(number)}
+    part |= {"by_subtype": {"virus": {"sensitivity": number}}}
+    config.write_json(tmp_path / "metrics.json", {"test": part, "validation": part})
+    config.write_json(tmp_path / "explanations.json", {"summary": {"pointing_game": number, "chance": 0.2}})
+    entry = {"title": "<Five>", "purpose": "a < b", "status": "outdated", "seconds": 61.0, "peak_memory": 1.2e9}
+    parameters = {"phantoms": 5, "data": "<x>"}
+    record = {"run": "r", "profile": "smoke", "notebooks": {"05_evaluation": entry}, "parameters": parameters}
+    config.write_json(tmp_path / "run.json", record | {"changed": ["data"], "command": "python 'a b'"})
+    page = report.write_index(tmp_path).read_text(encoding="utf-8")
+    for wanted in (
+        "0.900",
+        "0.850 to 0.930",
+        "624",
+        "sensitivity&gt;=0.97",
+        "Pointing game",
+        "&lt;Five&gt;",
+        "&lt;x&gt;",
+    ):
+        assert wanted in page
+    for wanted in ("61 s", "1.2 GB", "has to run again", report.BANNER, "python &#39;a b&#39;", "Virus · Sensitivity"):
+        assert wanted in page
+    assert not re.search(r"<script|https?://|<Five>|<x>", page)
+    (tmp_path / "empty").mkdir()
+    assert report.write_index(tmp_path / "empty").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("a\rb\n", "b\n"), ("1/2 \x08\x08\x08\x082/2", "2/2"), ("a\r\nb", "a\nb"), ("\x08x", "x")],
+)
+def test_terminal_text(text, shown):
+    assert markup.terminal_text(text) == shown
+
+
+def test_human_numbers():
+    assert [report.human_time(s) for s in (0.4, 41.2, 200, 4000)] == ["0.4 s", "41 s", "3 min 20 s", "1 h 06 min"]
+    assert [report.human_bytes(b) for b in (41e6, 1.2e9)] == ["41 MB", "1.2 GB"]
+    assert report.human_value({"value": None, "low": None, "high": None}) == "—"
+
+
+def test_columns_of_numbers_are_aligned():
+    table = "<table><tr><th>name</th><th>n</th></tr><tr><td>a1</td><td>1,341</td></tr></table>"
+    wanted = '<table><tr><th>name</th><th class="n">n</th></tr><tr><td>a1</td><td class="n">1,341</td></tr></table>'
+    assert markup.align_numbers(table) == wanted
