@@ -7,9 +7,11 @@ import difflib
 import hashlib
 import json
 import os
+import platform
 import re
 import typing
 from dataclasses import dataclass, field, fields, replace
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -216,6 +218,32 @@ def notebook_settings(namespace: dict) -> tuple[Settings, Path]:
     folder = run_folder(run or settings.profile)
     folder.mkdir(parents=True, exist_ok=True)
     return settings, folder
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on most."""
+    packages = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+
+
+def describe(settings: Settings, run: Path) -> str:
+    """A few lines for a notebook's opening: what it works on, where results go, seed, versions."""
+    source = f"{settings.phantoms} phantom patients, drawn by code" if settings.phantoms else dataset_folder(settings)
+    lines = [
+        f"profile   {settings.profile}",
+        f"data      {source}",
+        f"run       {run.relative_to(REPORTS.parent) if run.is_relative_to(REPORTS.parent) else run}",
+        f"seed      {settings.seed}",
+        "versions  " + ", ".join(f"{name} {number}" for name, number in versions().items()),
+    ]
+    if settings.phantoms:
+        lines.append("note      phantoms: the numbers below measure the machinery, not medicine")
+    return "\n".join(lines)
+
+
+def weights_origin(settings: Settings) -> str:
+    """Where the backbone's weights come from, without the folders of a file's path."""
+    return settings.weights if settings.weights in ("imagenet", "none", "phantoms") else Path(settings.weights).name
 
 
 def run_folder(name: str) -> Path:

@@ -250,22 +250,16 @@ def read_table(file: Path, notebook: str) -> pd.DataFrame:
     return table.sort_values("path", ignore_index=True)
 
 
-def prepare(settings: Settings, run: Path, every_image_tests: bool = False) -> None:
-    """Write manifest.csv, splits.csv and images.npy of `run` in one go: what notebooks 01 and 02 do step by step.
+def prepare_evaluation(settings: Settings, run: Path, size: int) -> None:
+    """Write manifest.csv, splits.csv and images.npy (at `size` pixels) to evaluate a saved model on another dataset.
 
-    `every_image_tests` is for a saved model on another dataset: the test folder alone, or, without one, every image.
+    Its test folder counts or, where it has none, every readable image. The images get the split "test".
     """
     root = find_root(settings)
-    scanned = scan(root)
-    write_table(scanned.manifest, run / "manifest.csv")
-    if every_image_tests:
-        splits = scanned.manifest[scanned.manifest["why"].str.startswith("unreadable") == False]  # noqa: E712
-        if (splits["split"] == "test").any():
-            splits = splits[splits["split"] == "test"]
-        splits = splits.assign(split="test", group=range(len(splits)))[
-            ["path", "split", "label", "patient", "subtype", "group"]
-        ]
-    else:
-        splits = split(scanned.manifest, near_duplicates(scanned), settings.validation_fraction, settings.seed)
-    write_table(splits, run / "splits.csv")
-    images.build_cache(root, list(splits["path"]), settings.image_size, run / "images.npy")
+    manifest = scan(root).manifest
+    write_table(manifest, run / "manifest.csv")
+    used = manifest[~manifest["why"].str.startswith("unreadable")]
+    if (used["split"] == "test").any():
+        used = used[used["split"] == "test"]
+    write_table(used[["path", "split", "label", "patient", "subtype"]].assign(split="test"), run / "splits.csv")
+    images.build_cache(root, sorted(used["path"]), size, run / "images.npy")

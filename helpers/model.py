@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 from keras import layers
 
 from helpers import config
@@ -106,6 +107,11 @@ def add_head(backbone: keras.Model, settings: Settings) -> keras.Model:
     return keras.Model(backbone.input, x, name=settings.backbone)
 
 
+def logit_model(classifier: keras.Model) -> keras.Model:
+    """`classifier` without its last sigmoid: pixels to logits (n, 1), which do not saturate."""
+    return keras.Model(classifier.input, classifier.get_layer("logit").output)
+
+
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers between the preprocessing and the head, in order."""
     start = model.layers.index(model.get_layer("preprocessing"))
@@ -129,6 +135,36 @@ def parameter_counts(model: keras.Model) -> dict[str, int]:
     trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     total = model.count_params()
     return {"trainable": trainable, "frozen": total - trainable, "total": total}
+
+
+def parts_table(classifier: keras.Model) -> pd.DataFrame:
+    """The model in a few rows: part, layers, output shape, trainable and frozen weights."""
+    groups = {"input and preprocessing": [], f"backbone ({classifier.name})": backbone_layers(classifier), "head": []}
+    for layer in classifier.layers:
+        if layer not in groups[f"backbone ({classifier.name})"]:
+            groups["head" if layer.name in _HEAD else "input and preprocessing"].append(layer)
+    rows = []
+    for part, members in groups.items():
+        trainable = sum(int(np.prod(w.shape)) for layer in members for w in layer.trainable_weights)
+        total = sum(layer.count_params() for layer in members)
+        rows.append((part, len(members), str(members[-1].output.shape[1:]), trainable, total - trainable))
+    return pd.DataFrame(rows, columns=["part", "layers", "output", "trainable", "frozen"]).set_index("part")
+
+
+def layers_table(members: list[keras.layers.Layer]) -> pd.DataFrame:
+    """Name, type, weights and whether they learn, of some layers."""
+    rows = [(layer.name, type(layer).__name__, layer.count_params(), layer.trainable) for layer in members]
+    return pd.DataFrame(rows, columns=["layer", "type", "weights", "learns"]).set_index("layer")
+
+
+def weight_change(before: keras.Model, after: keras.Model) -> pd.DataFrame:
+    """How far each layer that has weights moved between two models of one architecture: |after - before| / |before|."""
+    rows = []
+    for old, new in zip(before.layers, after.layers, strict=True):
+        if old.weights:
+            a, b = (np.concatenate([np.ravel(w) for w in layer.get_weights()]) for layer in (old, new))
+            rows.append((old.name, float(np.linalg.norm(b - a) / max(np.linalg.norm(a), 1e-12))))
+    return pd.DataFrame(rows, columns=["layer", "relative change"]).set_index("layer")
 
 
 def sha256(file: Path) -> str:
@@ -172,6 +208,22 @@ def load(folder: Path) -> tuple[keras.Model, dict]:
     """The model and its card; runs no code from the file (Keras' safe mode). InputError as `read_card`."""
     card = read_card(folder)
     return keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True), card
+
+
+def make_card(settings: Settings, fingerprint: str) -> dict:
+    """What model.json says of a model that has no threshold yet; notebook 05 fills the rest."""
+    return {
+        "labels": ["NORMAL", "PNEUMONIA"],
+        "backbone": settings.backbone,
+        "weights_origin": config.weights_origin(settings),
+        "dataset_fingerprint": fingerprint,
+        "phantoms": settings.phantoms > 0,
+        "versions": config.versions(),
+        "threshold": None,
+        "threshold_policy": None,
+        "calibration": None,
+        "metrics": None,
+    }
 
 
 def copy(source: Path, target: Path) -> None:

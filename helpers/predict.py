@@ -41,6 +41,7 @@ class Predictor:
 
     def __init__(self, classifier: keras.Model, card: dict):
         self.classifier, self.card = classifier, card
+        self._logits = model.logit_model(classifier)
         self.size = int(classifier.input_shape[1])
         self.threshold = float(card["threshold"])
 
@@ -55,8 +56,9 @@ class Predictor:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Calibrated P(pneumonia), float64 (n,), of pixels (n, size, size), 0-255."""
-        raw = self.classifier(keras.ops.convert_to_tensor(pixels[..., None], "float32"), training=False)
-        return calibrated(keras.ops.convert_to_numpy(raw)[:, 0], self.card["calibration"])
+        logits = self._logits(keras.ops.convert_to_tensor(pixels[..., None], "float32"), training=False)
+        exact = keras.ops.convert_to_numpy(logits)[:, 0].astype(np.float64)
+        return evaluation.calibrate(exact, self.card["calibration"])
 
     def predict(self, source: str | Path | bytes) -> Prediction:
         """Predict one image from a path or its bytes; InputError where it cannot be read."""
@@ -73,12 +75,6 @@ class Predictor:
     def heatmap(self, prediction: Prediction, method: str = "Grad-CAM") -> np.ndarray:
         """float32 (size, size), 0-1: what spoke for pneumonia. `method` is a key of explain.METHODS."""
         return explain.heatmaps(self.classifier, prediction.pixels[None], method)[0]
-
-
-def calibrated(probability: np.ndarray, calibration: dict) -> np.ndarray:
-    """The model's sigmoid output, float32 (n,), as calibrated probabilities, float64 (n,)."""
-    exact = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
-    return evaluation.calibrate(np.log(exact) - np.log1p(-exact), calibration)
 
 
 def doubts(image: np.ndarray) -> Iterator[str]:

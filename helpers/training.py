@@ -12,7 +12,10 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from helpers import batches, config, model, phantom
 from helpers.config import Settings
@@ -105,6 +108,11 @@ def predict_rows(classifier: keras.Model, images: np.ndarray, rows: np.ndarray) 
     return classifier.predict(batches.plain_batches(images, rows), verbose=0)
 
 
+def predict_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The classifier's logits for `rows` of the image cache, float64 (n,), in order."""
+    return predict_rows(model.logit_model(classifier), images, rows)[:, 0].astype(np.float64)
+
+
 def binary_validation(images: np.ndarray, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Validate:
     """Figures of a binary classifier on fixed rows: val_loss (weighted cross-entropy) and val_auc."""
 
@@ -194,3 +202,12 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
     )
     backbone.set_weights(best.get_weights()[: len(backbone.get_weights())])
     return history
+
+
+def linear_probe(backbone: keras.Model, images: np.ndarray, splits: pd.DataFrame, settings: Settings) -> float:
+    """Validation AUC of a logistic regression on the backbone's pooled features: what its weights are worth as such."""
+    features = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
+    (rows, labels, _), (held_out, truth, _) = training_rows(splits, settings).values()
+    probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
+    probe.fit(predict_rows(features, images, rows), labels)
+    return float(roc_auc_score(truth, probe.decision_function(predict_rows(features, images, held_out))))
