@@ -12,14 +12,14 @@ import numpy as np
 from IPython.display import display
 from PIL import Image
 
-from helpers import config, dataset, explain, images, predict
+from helpers import dataset, explain, images, predict
 from helpers.config import InputError, Settings
 
 _SHOWN_HEIGHT = 320  # pixels
 
 
 def find_model(settings: Settings, run: Path) -> Path:
-    """The model folder to use: the setting `model`, else the run's own, else data/pretrained; InputError without any."""
+    """The model folder to use: the setting `model`, else the run's own, else data/pretrained. InputError: none."""
     folders = [Path(settings.model)] if settings.model else [run / "model", predict.PRETRAINED]
     for folder in folders:
         if (folder / "model.json").is_file():
@@ -117,7 +117,7 @@ class App:
         """One answer as HTML; `title` may be a file name and is shown as text, never as markup."""
         p, threshold = prediction.probability, prediction.threshold
         positive = prediction.label == "PNEUMONIA"
-        colour = "#c2571a" if positive else "#3b76af"
+        colour, verdict = ("#c2571a", "Signs of pneumonia") if positive else ("#3b76af", "No signs of pneumonia")
         pictures = (_picture(decoded), _picture(explain.overlay(decoded, heat, self.opacity.value)))
         alternatives = ("the image", "where the model saw signs of pneumonia")
         shown = "".join(
@@ -127,12 +127,13 @@ class App:
         doubts = "".join(f"<li>{html.escape(text)}</li>" for text in prediction.warnings)
         return (
             f"<h4>{html.escape(title)}</h4>"
-            f'<p style="color:{colour};font-size:1.15em"><b>{"Signs of pneumonia" if positive else "No signs of pneumonia"}'
+            f'<p style="color:{colour};font-size:1.15em"><b>{verdict}'
             f"</b>: probability {p:.3f}, threshold {threshold:.3f}</p>"
             f'<div role="img" aria-label="probability {p:.3f} on a scale from 0 to 1, threshold {threshold:.3f}" '
             'style="position:relative;height:16px;max-width:560px;background:#e6e6e6;border-radius:8px">'
             f'<div style="width:{100 * p:.1f}%;height:16px;background:{colour};border-radius:8px"></div>'
-            f'<div style="position:absolute;top:-4px;left:{100 * threshold:.1f}%;width:2px;height:24px;background:#000">'
+            f'<div style="position:absolute;top:-4px;left:{100 * threshold:.1f}%;width:2px;height:24px;'
+            'background:#000">'
             f"</div></div><ul>{doubts}</ul><div>{shown}</div>"
         )
 

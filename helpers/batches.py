@@ -92,6 +92,13 @@ def training_batches(
     )
 
 
-def plain_batches(images: np.ndarray, rows: np.ndarray, batch_size: int = 64) -> tf.data.Dataset:
-    """Batches of float32 (n, size, size, 1), 0-255, in the order of `rows`, unchanged."""
-    return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda row: _read(images, row)).prefetch(2)
+def viewed_batches(
+    images: np.ndarray, rows: np.ndarray, change: Augmentation | None = None, batch_size: int = 32
+) -> tf.data.Dataset:
+    """Batches of float32 (n, size, size, 1), 0-255, in the order of `rows`; as they are, or with one change per row."""
+    if change is None:
+        data = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda row: _read(images, row))
+    else:
+        data = tf.data.Dataset.from_tensor_slices((rows, change)).batch(batch_size)
+        data = data.map(lambda row, part: augment(_read(images, row), part), num_parallel_calls=tf.data.AUTOTUNE)
+    return data.prefetch(2)

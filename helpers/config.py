@@ -42,6 +42,8 @@ class Settings:
     phantoms: int = _setting(0, "01", "patients drawn for the embedded dataset; 0: a folder of real images", 0, 20_000)
     seed: int = _setting(1, "01", "seed of the split, the weights, the augmentation and the resampling", 0, 2**31 - 1)
 
+    deterministic: bool = _setting(True, "03", "repeat to the last bit; some steps take up to twice as long")
+
     image_size: int = _setting(224, "02", "side of the square the model sees, pixels", 32, 1024)
     validation_fraction: float = _setting(0.1, "02", "share of the training patients kept for validation", 0.02, 0.5)
 
@@ -62,6 +64,9 @@ class Settings:
     translation: float = _setting(0.06, "03", "augmentation: largest shift either way, share of the size", 0.0, 0.5)
     brightness: float = _setting(0.15, "03", "augmentation: largest change of brightness, share of 255", 0.0, 1.0)
     contrast: float = _setting(0.25, "03", "augmentation: largest change of contrast, share", 0.0, 0.95)
+    cached_views: int = _setting(
+        2, "03", "augmented views per image whose frozen activations are computed once; 0: anew in every epoch", 0, 100
+    )
     head_epochs: int = _setting(5, "03", "most epochs of training the head", 1, 1000)
     head_rate: float = _setting(1e-3, "03", "Adam's learning rate for the head", 1e-8, 1.0)
     patience: int = _setting(3, "03", "epochs without a better validation loss before training stops", 1, 1000)
@@ -88,6 +93,7 @@ _PHANTOM_RECIPE = {
     "validation_fraction": 0.2,
     "fine_tuning_rate": 1e-4,
     "resamples": 500,
+    "cached_views": 4,
 }
 PROFILES: dict[str, dict] = {
     "demo": _PHANTOM_RECIPE
@@ -104,13 +110,14 @@ PROFILES: dict[str, dict] = {
         "image_size": 64,
         "pretraining_phantoms": 64,
         "pretraining_epochs": 1,
+        "cached_views": 2,
         "head_epochs": 2,
         "fine_tuning_epochs": 2,
         "resamples": 50,
         "explained": 2,
         "localised": 20,
     },
-    "chest_xray": {},
+    "chest_xray": {"deterministic": False, "head_epochs": 10},
 }
 _TYPES = typing.get_type_hints(Settings)
 FIELDS = {f.name: f for f in fields(Settings)}

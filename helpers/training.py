@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -17,17 +19,18 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from helpers import batches, config, model, phantom
+from helpers import activations, batches, config, model, phantom
 from helpers.config import Settings
 
 Epoch = Callable[[int], tf.data.Dataset]
 Validate = Callable[[keras.Model], dict[str, float]]
 
 
-def make_deterministic(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow, and make TensorFlow's operations repeat to the last bit."""
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+def make_deterministic(settings: Settings) -> None:
+    """Seed Python, NumPy and TensorFlow; with the setting `deterministic`, operations repeat to the last bit."""
+    keras.utils.set_random_seed(settings.seed)
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
 
 
 def compile_model(classifier: keras.Model, rate: float, settings: Settings) -> None:
@@ -103,9 +106,9 @@ def _save_epoch(classifier: keras.Model, folder: Path, state: dict, figures: dic
             file.unlink()
 
 
-def predict_rows(classifier: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The model's output for `rows` of the image cache, float32 (n, outputs), in order."""
-    return classifier.predict(batches.plain_batches(images, rows), verbose=0)
+def predict_rows(network: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The network's output for `rows` of the image cache, float32 (n, outputs), in order."""
+    return network.predict(batches.viewed_batches(images, rows), verbose=0)
 
 
 def predict_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -113,11 +116,11 @@ def predict_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray
     return predict_rows(model.logit_model(classifier), images, rows)[:, 0].astype(np.float64)
 
 
-def binary_validation(images: np.ndarray, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Validate:
-    """Figures of a binary classifier on fixed rows: val_loss (weighted cross-entropy) and val_auc."""
+def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, weights: np.ndarray) -> Validate:
+    """Figures of a binary classifier on the inputs that `data()` gives: val_loss (weighted cross-entropy) and val_auc."""
 
-    def validate(classifier: keras.Model) -> dict[str, float]:
-        probability = predict_rows(classifier, images, rows)[:, 0].astype(np.float64)
+    def validate(network: keras.Model) -> dict[str, float]:
+        probability = network.predict(data(), verbose=0)[:, 0].astype(np.float64)
         return {
             "val_loss": float(log_loss(labels, np.clip(probability, 1e-7, 1 - 1e-7), sample_weight=weights)),
             "val_auc": float(roc_auc_score(labels, probability)),
@@ -126,15 +129,31 @@ def binary_validation(images: np.ndarray, rows: np.ndarray, labels: np.ndarray, 
     return validate
 
 
-def training_rows(splits: pd.DataFrame, settings: Settings) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For "train" and "validation": rows of the image cache, labels (0, 1), weights of the loss."""
+class Part(NamedTuple):
+    """Train or validation: rows of the image cache, labels (0, 1) and weights of the loss."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+
+def training_parts(splits: pd.DataFrame, settings: Settings) -> dict[str, Part]:
+    """ "train" and "validation" of a run's splits."""
     parts = {}
     for name in ("train", "validation"):
         rows = np.flatnonzero(splits["split"] == name)
         labels = (splits["label"].to_numpy()[rows] == "PNEUMONIA").astype(np.int64)
         weights = batches.sample_weights(labels) if settings.class_weights else np.ones(len(rows), np.float32)
-        parts[name] = (rows, labels, weights)
+        parts[name] = Part(rows, labels, weights)
     return parts
+
+
+def validation_figures(
+    classifier: keras.Model, images: np.ndarray, splits: pd.DataFrame, settings: Settings
+) -> dict[str, float]:
+    """val_loss and val_auc of a whole classifier on the validation images."""
+    part = training_parts(splits, settings)["validation"]
+    return binary_validation(lambda: batches.viewed_batches(images, part.rows), part.labels, part.weights)(classifier)
 
 
 def train_stage(
@@ -142,33 +161,66 @@ def train_stage(
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Train the head (`stage` "head", backbone frozen) or fine-tune (`stage` "fine_tuning", last layers unfrozen).
 
-    Checkpoints go to `run`/training/<stage>. Returns the best model and the history, as `fit`.
+    With `cached_views`, the frozen layers run once per view and only the rest is trained on their activations; else
+    every epoch goes through the whole network with new augmentation. Checkpoints go to `run`/training/<stage>.
+    Returns the best model and the history, as `fit`.
     """
     head = stage == "head"
-    epochs, rate = (
-        (settings.head_epochs, settings.head_rate) if head else (settings.fine_tuning_epochs, settings.fine_tuning_rate)
-    )
-    model.freeze(classifier, 0 if head else settings.unfrozen_layers)
-    compile_model(classifier, rate, settings)
-    parts = training_rows(splits, settings)
-    # each stage has its own stretch of epoch numbers, so that no augmentation is drawn twice
-    first = 0 if head else settings.head_epochs
-    return fit(
-        classifier,
-        lambda epoch: batches.training_batches(images, *parts["train"], settings, first + epoch),
-        binary_validation(images, *parts["validation"]),
-        epochs,
-        settings.patience,
-        run / "training" / stage,
-        stage_key(stage, splits, settings),
-    )
+    epochs = settings.head_epochs if head else settings.fine_tuning_epochs
+    unfrozen = 0 if head else settings.unfrozen_layers
+    first = 0 if head else settings.head_epochs  # each stage has its own epoch numbers: no order is drawn twice
+    key, folder = stage_key(stage, splits, settings), run / "training" / stage
+    train, validation = training_parts(splits, settings).values()
+    model.freeze(classifier, unfrozen)
+    if settings.cached_views:
+        network = activations.tail(classifier, unfrozen)
+
+        @functools.cache
+        def cached() -> activations.Activations:
+            rows = {"train": train.rows, "validation": validation.rows}
+            kept = run / "training" / "activations"
+            return activations.build(classifier, images, rows, settings, kept, stage_key("cut", splits, settings))[
+                not head
+            ]
+
+        def epoch_batches(epoch: int) -> tf.data.Dataset:
+            order = np.random.default_rng([settings.seed, first + epoch]).permutation(len(train.rows))
+            view = cached().train[(first + epoch) % settings.cached_views]
+            targets = train.labels.astype(np.float32)[:, None]
+            return activations.cached_batches(view, order, settings.batch_size, targets, train.weights)
+
+        def held_out() -> tf.data.Dataset:
+            return activations.cached_batches(cached().validation, np.arange(len(validation.rows)), 64)
+    else:
+        network = classifier
+
+        def epoch_batches(epoch: int) -> tf.data.Dataset:
+            return batches.training_batches(images, *train, settings, first + epoch)
+
+        def held_out() -> tf.data.Dataset:
+            return batches.viewed_batches(images, validation.rows)
+
+    compile_model(network, settings.head_rate if head else settings.fine_tuning_rate, settings)
+    validate = binary_validation(held_out, validation.labels, validation.weights)
+    best, history = fit(network, epoch_batches, validate, epochs, settings.patience, folder, key)
+    for layer in best.layers:
+        if layer.weights:
+            classifier.get_layer(layer.name).set_weights(layer.get_weights())
+    return classifier, history
+
+
+# what the activations of the frozen layers depend on
+_CUT = (
+    "seed image_size validation_fraction backbone weights pretraining_phantoms pretraining_epochs rotation zoom shear"
+)
+_CUT += " translation brightness contrast cached_views unfrozen_layers"
 
 
 def stage_key(stage: str, splits: pd.DataFrame, settings: Settings) -> str:
-    """Fingerprint of what a stage's result depends on: its settings, and which image is in which split."""
+    """Fingerprint of what "cut", "head" or "fine_tuning" depends on: settings, and which image is in which split."""
     last = "03" if stage == "head" else "04"
-    chosen = {n: getattr(settings, n) for n, f in config.FIELDS.items() if f.metadata["notebook"] <= last}
-    chosen.pop("data")
+    names = _CUT.split() if stage == "cut" else [n for n, f in config.FIELDS.items() if f.metadata["notebook"] <= last]
+    chosen = {name: getattr(settings, name) for name in names if name != "data"}
     return config.fingerprint([stage, chosen, splits[["path", "split", "label"]].to_csv(index=False)])
 
 
@@ -189,17 +241,13 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
         truth = targets[held_out]
         return {"val_loss": float(-np.mean(truth * np.log(probability) + (1 - truth) * np.log1p(-probability)))}
 
-    best, history = fit(
-        zones,
-        lambda epoch: batches.training_batches(
-            images, train, targets[train], np.ones(len(train), np.float32), settings, epoch
-        ),
-        validate,
-        settings.pretraining_epochs,
-        settings.pretraining_epochs,
-        run / "training" / "pretraining",
-        config.fingerprint([settings.pretraining_phantoms, settings.image_size, settings.seed, settings.backbone]),
-    )
+    def epoch_batches(epoch: int) -> tf.data.Dataset:
+        return batches.training_batches(images, train, targets[train], np.ones(len(train), np.float32), settings, epoch)
+
+    chosen = [settings.pretraining_phantoms, settings.image_size, settings.seed, settings.backbone]
+    epochs = settings.pretraining_epochs
+    folder = run / "training" / "pretraining"
+    best, history = fit(zones, epoch_batches, validate, epochs, epochs, folder, config.fingerprint(chosen))
     backbone.set_weights(best.get_weights()[: len(backbone.get_weights())])
     return history
 
@@ -207,7 +255,7 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
 def linear_probe(backbone: keras.Model, images: np.ndarray, splits: pd.DataFrame, settings: Settings) -> float:
     """Validation AUC of a logistic regression on the backbone's pooled features: what its weights are worth as such."""
     features = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
-    (rows, labels, _), (held_out, truth, _) = training_rows(splits, settings).values()
+    (rows, labels, _), (held_out, truth, _) = training_parts(splits, settings).values()
     probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
     probe.fit(predict_rows(features, images, rows), labels)
     return float(roc_auc_score(truth, probe.decision_function(predict_rows(features, images, held_out))))
