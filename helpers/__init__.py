@@ -1,4 +1,5 @@
 """What the notebooks share: one module per job, each importing only from those before it in this list.
 
-config, images, phantom, dataset, batches, model, training, evaluation, explain, plots, predict, app, report, run
+config, images, anatomy, phantom, dataset, batches, model, activations, training, evaluation, explain, plots, predict,
+app: the analysis. markup, report, kernel, provenance, plan, run: the runner and its pages. download: the public data.
 """

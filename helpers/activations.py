@@ -88,13 +88,16 @@ def _view(
             np.lib.format.open_memmap(aside, "w+", np.float16, (len(rows), *output.shape[1:]))
             for aside, output in zip(asides, frozen.outputs, strict=True)
         ]
-        start, done = time.perf_counter(), 0
+        start, done, told = time.perf_counter(), 0, 60
         step = tf.function(lambda pixels: frozen(pixels, training=False))
         for pixels in batches.viewed_batches(images, rows, change):
             outputs = step(pixels)
             for store, output in zip(stores, outputs if isinstance(outputs, list) else [outputs], strict=True):
                 store[done : done + len(pixels)] = output.numpy()
             done += len(pixels)
+            if time.perf_counter() - start > told:
+                print(f"activations {name}: {done} of {len(rows)}", flush=True)
+                told += 60
         for store, aside, file in zip(stores, asides, files, strict=True):
             store.flush()
             aside.replace(file)

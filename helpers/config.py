@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import textwrap
 import typing
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
@@ -236,12 +237,13 @@ def versions() -> dict[str, str]:
 def describe(settings: Settings, run: Path) -> str:
     """A few lines for a notebook's opening: what it works on, where results go, seed, versions."""
     source = f"{settings.phantoms} phantom patients, drawn by code" if settings.phantoms else dataset_folder(settings)
+    indents = {"initial_indent": "versions  ", "subsequent_indent": " " * 10}
     lines = [
         f"profile   {settings.profile}",
         f"data      {source}",
         f"run       {run.relative_to(REPORTS.parent) if run.is_relative_to(REPORTS.parent) else run}",
         f"seed      {settings.seed}",
-        "versions  " + ", ".join(f"{name} {number}" for name, number in versions().items()),
+        textwrap.fill(", ".join(f"{n} {v}" for n, v in versions().items()), 80, **indents),
     ]
     if settings.phantoms:
         lines.append("note      phantoms: the numbers below measure the machinery, not medicine")

@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from helpers import config, images, phantom
 from helpers.config import InputError, Settings

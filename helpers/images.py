@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 from PIL import Image, ImageOps
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from helpers.config import InputError
 

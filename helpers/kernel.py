@@ -17,6 +17,7 @@ import nbformat
 import papermill
 import psutil
 import zmq
+from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from tqdm import tqdm
@@ -162,8 +163,19 @@ def _sentence(text: str) -> str:
     return line if line.endswith((".", "!", "?")) else line + "."
 
 
+def _manager(log: Path) -> type[AsyncKernelManager]:
+    """A kernel manager whose kernels write what their libraries mutter outside any cell into `log`."""
+
+    class LoggingKernelManager(AsyncKernelManager):
+        async def _async_launch_kernel(self, kernel_cmd: list[str], **options) -> None:
+            with log.open("ab") as stream:
+                await super()._async_launch_kernel(kernel_cmd, **options | {"stderr": stream})
+
+    return LoggingKernelManager
+
+
 def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
-    """Execute `notebook` into the file `executed`, its stdout shown meanwhile.
+    """Execute `notebook` into the file `executed`, its stdout shown meanwhile; kernel.log beside it takes the rest.
 
     None, or where it stopped and why: {"cell": number among its code cells, "line": the first of that cell,
     "error": kind of error, empty for an InputError, "message"}.
@@ -182,7 +194,12 @@ def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
                 progress_bar=bar,
                 stdout_file=LiveOutput(),
                 start_timeout=300,
-                config=Config({"KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"}}),
+                config=Config(
+                    {
+                        "KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"},
+                        "NotebookClient": {"kernel_manager_class": _manager(executed.parent / "kernel.log")},
+                    }
+                ),
                 extra_arguments=["--IPKernelApp.log_level=50"],
             )
     except papermill.PapermillExecutionError as error:

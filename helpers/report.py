@@ -54,7 +54,7 @@ def human_bytes(count: float | None) -> str:
 
 def human_name(key: str) -> str:
     """A key of metrics.json or explanations.json in words."""
-    return WORDS.get(key, key.replace("_", " ").capitalize())
+    return WORDS.get(key, key[:1].upper() + key[1:].replace("_", " "))
 
 
 def human_value(value) -> str:

@@ -153,7 +153,8 @@ def validation_figures(
 ) -> dict[str, float]:
     """val_loss and val_auc of a whole classifier on the validation images."""
     part = training_parts(splits, settings)["validation"]
-    return binary_validation(lambda: batches.viewed_batches(images, part.rows), part.labels, part.weights)(classifier)
+    validate = binary_validation(lambda: batches.viewed_batches(images, part.rows), part.labels, part.weights)
+    return validate(classifier)
 
 
 def train_stage(
