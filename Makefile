@@ -13,7 +13,7 @@ READY := .venv/analysis.lock
 DEV_READY := .venv/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reports test data lab app bench lint lock clean FORCE
+.PHONY: help setup reports test data lab app bench pictures lint lock clean FORCE
 
 help: ## print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ app: $(READY) ## serve the prediction page on this machine (PORT=8866)
 
 bench: $(READY) ## measure speed and memory (phantoms only, no download)
 	$(PY) -m tests.benchmarks $(ARGS)
+
+pictures: $(READY) ## make the README's pictures from reports/demo
+	$(PY) docs/make_pictures.py
 
 lint: $(DEV_READY) ## check style and format
 	$(PY) -m ruff check .

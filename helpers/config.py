@@ -92,9 +92,8 @@ _PHANTOM_RECIPE = {
     "dense_units": 64,
     "image_size": 96,
     "validation_fraction": 0.2,
-    "fine_tuning_rate": 1e-4,
+    "fine_tuning_rate": 3e-4,
     "resamples": 500,
-    "cached_views": 4,
 }
 PROFILES: dict[str, dict] = {
     "demo": _PHANTOM_RECIPE
@@ -102,8 +101,10 @@ PROFILES: dict[str, dict] = {
         "phantoms": 600,
         "pretraining_phantoms": 1500,
         "pretraining_epochs": 15,
-        "head_epochs": 12,
-        "fine_tuning_epochs": 12,
+        "cached_views": 8,
+        "head_epochs": 24,
+        "fine_tuning_epochs": 16,
+        "patience": 5,
     },
     "smoke": _PHANTOM_RECIPE
     | {
@@ -183,12 +184,15 @@ def parse_policy(policy: str) -> tuple[str, float | None]:
 def make_settings(profile: str = "demo", overrides: dict | None = None, base: Settings | None = None) -> Settings:
     """Settings of `profile` (or a recorded `base`) with `overrides` by field name.
 
-    Raises InputError for an unknown profile or name (naming the nearest right one) or an impossible value.
+    Where `data` names a folder, a profile of phantoms reads that instead, unless `phantoms` is named too. Raises
+    InputError for an unknown profile or name (naming the nearest right one) or an impossible value.
     """
+    checked = {}
     if base is None:
         profile = _convert("profile", profile)
         base = replace(Settings(profile=profile), **PROFILES[profile])
-    checked = {}
+        if (overrides or {}).get("data"):
+            checked["phantoms"] = 0
     for name, value in (overrides or {}).items():
         if name not in FIELDS:
             raise InputError(f"there is no setting {name!r}; the nearest is {_nearest(name, FIELDS)!r}.")
@@ -217,10 +221,9 @@ def notebook_settings(namespace: dict) -> tuple[Settings, Path]:
     names: list[str] = []
     for source in namespace.get("In", []):
         if source.lstrip().startswith("# Parameters"):
-            for statement in ast.parse(source).body:
-                if isinstance(statement, ast.Assign):
-                    names += [t.id for t in statement.targets if isinstance(t, ast.Name)]
-    values = {name: namespace[name] for name in names}
+            nodes = ast.walk(ast.parse(source))
+            names += [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    values = {name: namespace[name] for name in names if name in namespace}
     run = values.pop("run", "")
     settings = make_settings(values.pop("profile", "demo"), values)
     folder = run_folder(run or settings.profile)
@@ -257,8 +260,12 @@ def weights_origin(settings: Settings) -> str:
 
 def run_folder(name: str) -> Path:
     """reports/<name>; InputError for a name that could leave reports/ or that some system cannot store."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) or name.endswith("."):
-        raise InputError(f"run name {name!r} cannot be a folder; use letters, digits, '-', '_' and '.', at most 80.")
+    reserved = re.fullmatch(r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?", name)  # devices on Windows
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) or name.endswith(".") or reserved:
+        raise InputError(
+            f"run name {name!r} cannot be a folder; use letters, digits, '-', '_' and '.', at most 80, and no name "
+            "that Windows keeps for devices (con, nul)."
+        )
     return REPORTS / name
 
 

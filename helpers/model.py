@@ -24,11 +24,9 @@ _HEAD = ("pooling", "dense", "dropout", "logit", "probability")
 def small_cnn(include_top: bool = False, weights: None = None, input_tensor=None, input_shape=None) -> keras.Model:
     """A small convolutional network for the phantoms, called like those of keras.applications (0.2 M weights)."""
     start = x = layers.Input(input_shape) if input_tensor is None else input_tensor
-    for block, filters in enumerate((24, 48, 96, 128), start=1):
-        for part in "ab":
-            x = layers.Conv2D(filters, 3, 2 if part == "a" else 1, "same", use_bias=False, name=f"block{block}{part}")(
-                x
-            )
+    for block, (filters, stride) in enumerate(((16, 2), (32, 2), (64, 2), (96, 1)), start=1):
+        for part, step in (("a", stride), ("b", 1)):
+            x = layers.Conv2D(filters, 3, step, "same", use_bias=False, name=f"block{block}{part}")(x)
             x = layers.BatchNormalization(momentum=0.9, name=f"block{block}{part}_bn")(x)
             x = layers.ReLU(name=f"block{block}{part}_relu")(x)
     inputs = start if input_tensor is None else keras.utils.get_source_inputs(input_tensor)

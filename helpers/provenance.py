@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
 import functools
 import hashlib
 import importlib.metadata
@@ -18,16 +17,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import psutil
 
 from helpers import config
 from helpers.config import FIELDS, InputError, Settings
+from helpers.dataset import dataset_fingerprint
 
 PATHS = ("data", "model", "weights")
 WRITES = {
     "01": ("manifest.csv",),
     "02": ("splits.csv",),
-    "03": ("model/model.keras",),
+    "03": ("head/model.keras",),
     "04": ("model/model.keras",),
     "05": ("predictions.csv", "metrics.json"),
     "06": ("explanations.json",),
@@ -132,11 +133,10 @@ def machine() -> dict:
 def dataset_state(folder: Path) -> dict | None:
     """{"fingerprint", "files"} of the run's manifest: SHA-256 over its sorted "path sha256" lines; None without one."""
     try:
-        with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
-            lines = sorted(f"{row['path']} {row['sha256']}\n" for row in csv.DictReader(file))
-    except (OSError, KeyError, ValueError):
+        manifest = pd.read_csv(folder / "manifest.csv", usecols=["path", "sha256"], keep_default_na=False)
+    except (OSError, ValueError):
         return None
-    return {"fingerprint": hashlib.sha256("".join(lines).encode()).hexdigest(), "files": len(lines)}
+    return {"fingerprint": dataset_fingerprint(manifest), "files": len(manifest)}
 
 
 def listing(settings: Settings) -> str:

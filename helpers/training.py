@@ -117,7 +117,7 @@ def predict_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray
 
 
 def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, weights: np.ndarray) -> Validate:
-    """Figures of a binary classifier on the inputs that `data()` gives: val_loss (weighted cross-entropy) and val_auc."""
+    """Figures of a binary classifier on what `data()` gives: val_loss (weighted cross-entropy) and val_auc."""
 
     def validate(network: keras.Model) -> dict[str, float]:
         probability = network.predict(data(), verbose=0)[:, 0].astype(np.float64)

@@ -1,0 +1,327 @@
+"""Settings: profiles, overrides, refusals that help, and the small file helpers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers import config
+from helpers.config import FIELDS, InputError, make_settings, parse_policy
+
+# Profiles and overrides
+
+
+@pytest.mark.parametrize("name", config.PROFILES)
+def test_every_value_of_a_profile_would_pass_as_an_override(name):
+    settings = make_settings(name, config.PROFILES[name])
+    assert settings == make_settings(name)
+    assert settings.profile == name
+
+
+def test_the_defaults_are_within_their_own_ranges():
+    for name, field in FIELDS.items():
+        assert config._convert(name, field.default) == field.default
+        assert field.metadata["notebook"] in {f"{n:02d}" for n in range(1, 8)}
+        assert field.metadata["help"]
+
+
+def test_phantoms_are_drawn_by_the_embedded_profiles_only():
+    assert {name for name in config.PROFILES if make_settings(name).phantoms} == {"demo", "smoke"}
+    real = make_settings("chest_xray")
+    assert (real.backbone, real.weights, real.unfrozen_layers) == ("ResNet50", "imagenet", 10)
+    assert (real.fine_tuning_rate, real.threshold_policy) == (1e-5, "sensitivity>=0.97")
+
+
+def test_overrides_leave_the_profile_itself_alone():
+    before = dict(config.PROFILES["smoke"])
+    changed = make_settings("smoke", {"seed": 7, "image_size": 96})
+    assert (changed.seed, changed.image_size) == (7, 96)
+    assert config.PROFILES["smoke"] == before
+    assert make_settings("smoke").image_size != 96
+
+
+def test_a_recorded_base_wins_over_the_profile():
+    base = make_settings("smoke", {"seed": 5})
+    assert make_settings("chest_xray", {"image_size": 80}, base=base) == make_settings(
+        "smoke", {"seed": 5, "image_size": 80}
+    )
+
+
+def test_a_named_folder_is_read_and_never_described_as_phantoms(tmp_path):
+    assert make_settings("demo", {"data": str(tmp_path)}).phantoms == 0
+    assert make_settings("demo", {"data": str(tmp_path), "phantoms": 20}).phantoms == 20
+    assert make_settings("demo", {"data": ""}).phantoms == make_settings("demo").phantoms
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "wanted"),
+    [
+        ("seed", "12", 12),
+        ("seed", "1e3", 1000),
+        ("resamples", "20.0", 20),
+        ("rotation", 10, 10.0),
+        ("rotation", "7.5", 7.5),
+        ("head_rate", "1e-4", 1e-4),
+        ("class_weights", "false", False),
+        ("class_weights", " No ", False),
+        ("class_weights", "1", True),
+        ("deterministic", True, True),
+        ("data", Path("some") / "folder", str(Path("some") / "folder")),
+        ("threshold_policy", 0.5, "0.5"),
+        ("threshold_policy", 1e-5, "1e-05"),
+        ("backbone", "Xception", "Xception"),
+    ],
+)
+def test_values_become_the_type_of_their_setting(name, given, wanted):
+    value = getattr(make_settings("demo", {name: given}), name)
+    assert value == wanted
+    assert type(value) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("bakcbone", "Xception", "nearest is 'backbone'"),
+        ("epochs", 3, "_epochs'"),
+        ("backbone", "ResNet5", "nearest is ResNet50"),
+        ("backbone", "xception", "nearest is Xception"),
+        ("image_size", 16, "nearest possible value is 32"),
+        ("image_size", 4096, "nearest possible value is 1024"),
+        ("dropout", -0.1, "nearest possible value is 0.0"),
+        ("rotation", "nan", "outside 0.0 to 180.0"),
+        ("rotation", float("inf"), "nearest possible value is 180.0"),
+        ("seed", "two", "not a whole number"),
+        ("seed", 1.5, "not a whole number"),
+        ("seed", "1.5", "not a whole number"),
+        ("seed", "nan", "not a whole number"),
+        ("seed", "inf", "not a whole number"),
+        ("seed", True, "not a whole number"),
+        ("zoom", "much", "not a number"),
+        ("zoom", None, "not a number"),
+        ("class_weights", "perhaps", "not true or false"),
+        ("class_weights", 1, "not true or false"),
+        ("data", None, "not text"),
+        ("model", True, "not text"),
+        ("threshold_policy", "sensitivity>=2", "not a policy"),
+    ],
+)
+def test_impossible_overrides_are_refused_with_the_nearest_right_one(name, given, said):
+    with pytest.raises(InputError, match=".*" + said.replace(".", r"\.")) as refusal:
+        make_settings("demo", {name: given})
+    assert name in str(refusal.value)
+
+
+def test_an_unknown_profile_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match="nearest is chest_xray"):
+        make_settings("chestxray")
+
+
+def test_assignments_are_split_at_the_first_equals_sign():
+    given = ["backbone=Xception", "threshold_policy=sensitivity>=0.9", "data="]
+    assert config.parse_assignments(given) == {
+        "backbone": "Xception",
+        "threshold_policy": "sensitivity>=0.9",
+        "data": "",
+    }
+
+
+@pytest.mark.parametrize("wrong", ["seed", "=3", ""])
+def test_assignments_without_name_or_value_are_refused(wrong):
+    with pytest.raises(InputError, match="NAME=VALUE"):
+        config.parse_assignments([wrong])
+
+
+@pytest.mark.parametrize(
+    ("policy", "parsed"),
+    [
+        ("sensitivity>=0.97", ("sensitivity", 0.97)),
+        ("sensitivity >= 1", ("sensitivity", 1.0)),
+        ("youden", ("youden", None)),
+        ("0.5", ("fixed", 0.5)),
+        (".25", ("fixed", 0.25)),
+        ("1e-05", ("fixed", 1e-5)),
+    ],
+)
+def test_policies_are_parsed(policy, parsed):
+    assert parse_policy(policy) == parsed
+
+
+@pytest.mark.parametrize(
+    "policy", ["", "0", "-0.5", "1.01", "sensitivity>=0", "sensitivity>0.9", "specificity>=0.9", "Youden's", "nan"]
+)
+def test_other_policies_are_refused(policy):
+    with pytest.raises(InputError, match=r"sensitivity>=0\.97, youden, or a number"):
+        parse_policy(policy)
+
+
+# Notebooks
+
+
+@pytest.fixture
+def reports(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(config, "REPORTS", tmp_path / "reports")
+    return tmp_path / "reports"
+
+
+def run_cells(*cells: str) -> dict:
+    """The namespace of a kernel that has run these cells."""
+    namespace: dict = {"In": [""]}
+    for source in cells:
+        namespace["In"].append(source)
+        exec(source, namespace)
+    return namespace
+
+
+def test_a_notebook_takes_its_settings_from_the_parameters_cell(reports):
+    namespace = run_cells('# Parameters: any setting\nprofile = "smoke"  # a comment\nrun = ""', "seed = 99")
+    settings, folder = config.notebook_settings(namespace)
+    assert settings == make_settings("smoke")  # the second cell is no parameters cell
+    assert folder == reports / "smoke"
+    assert folder.is_dir()
+
+
+def test_an_injected_cell_overrides_the_notebooks_own(reports):
+    own = '# Parameters\nprofile = "demo"\nrun = ""\nseed = 2'
+    injected = '# Parameters\nprofile = "smoke"\nrun = "mine"\nrotation = 0\n'
+    settings, folder = config.notebook_settings(run_cells(own, injected))
+    assert settings == make_settings("smoke", {"seed": 2, "rotation": 0})
+    assert folder == reports / "mine"
+
+
+def test_running_the_cells_again_gives_the_same(reports):
+    cell = '# Parameters\nprofile = "smoke"\nseed = 3'
+    once = config.notebook_settings(run_cells(cell, "settings = 1"))
+    assert config.notebook_settings(run_cells(cell, "settings = 1", cell, "x = 2", cell)) == once
+    changed, _ = config.notebook_settings(run_cells(cell, cell.replace("3", "4")))
+    assert changed.seed == 4
+
+
+def test_every_way_to_assign_a_parameter_counts(reports):
+    settings, _ = config.notebook_settings(run_cells("# Parameters\nseed: int = 4\nimage_size, zoom = 48, 0.2"))
+    assert (settings.seed, settings.image_size, settings.zoom) == (4, 48, 0.2)
+
+
+def test_a_parameter_that_is_no_setting_is_refused(reports):
+    with pytest.raises(InputError, match="nearest is 'rotation'"):
+        config.notebook_settings(run_cells("# Parameters\nrotations = 3"))
+    assert not reports.exists()
+
+
+def test_without_a_parameters_cell_it_is_the_demo(reports):
+    assert config.notebook_settings({"profile": "smoke"}) == (make_settings("demo"), reports / "demo")
+
+
+def test_a_run_cannot_leave_the_reports_from_a_notebook(reports):
+    with pytest.raises(InputError, match="cannot be a folder"):
+        config.notebook_settings(run_cells('# Parameters\nrun = "../elsewhere"'))
+    assert not (reports.parent / "elsewhere").exists()
+
+
+# Folders and files
+
+
+@pytest.mark.parametrize("name", ["demo", "a", "2024-01-01_run.2", "x" * 80, "console", "nullable"])
+def test_run_names_that_any_system_can_store(name):
+    assert config.run_folder(name) == config.REPORTS / name
+
+
+WAYS_OUT = ("", ".", "..", "../x", "a/b", "a\\b", "/etc", "C:", "a:b")
+TROUBLE = (".hidden", "-flag", "é", "x" * 81, "a*", "a?", 'a"b', "a|b", "a b", "a\n", "end.")
+DEVICES = ("CON", "nul", "Aux.txt", "com1", "LPT9.old")
+
+
+@pytest.mark.parametrize("name", WAYS_OUT + TROUBLE + DEVICES)
+def test_other_run_names_are_refused(name):
+    with pytest.raises(InputError, match="cannot be a folder"):
+        config.run_folder(name)
+
+
+def test_the_dataset_is_the_profiles_own_unless_a_folder_is_named(tmp_path, monkeypatch):
+    assert config.dataset_folder(make_settings("chest_xray")) == config.DATA / "chest_xray"
+    monkeypatch.chdir(tmp_path)
+    assert config.dataset_folder(make_settings("demo", {"data": "mine"})) == tmp_path.resolve() / "mine"
+    assert config.dataset_folder(make_settings("demo", {"data": "~/mine"})) == Path.home().resolve() / "mine"
+
+
+def test_needs_names_the_notebook_that_writes_the_file(tmp_path):
+    with pytest.raises(InputError, match=r"splits\.csv is missing in .*: run 02_preprocessing first"):
+        config.needs(tmp_path / "splits.csv", "02_preprocessing")
+    assert config.needs(tmp_path, "01_eda") == tmp_path
+
+
+def test_written_text_is_whole_and_leaves_nothing_aside(tmp_path):
+    file = tmp_path / "deep" / "text.txt"
+    config.write_text(file, "größer\nzwei\n")
+    config.write_text(file, "new\nlines\n")
+    assert file.read_bytes() == b"new\nlines\n"
+    assert [p.name for p in file.parent.iterdir()] == ["text.txt"]
+
+
+def test_a_write_that_fails_leaves_the_old_text(tmp_path, monkeypatch):
+    file = tmp_path / "text.txt"
+    config.write_text(file, "old")
+
+    def full(_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(config.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        config.write_text(file, "new")
+    assert file.read_text() == "old"
+
+
+def test_json_is_sorted_and_ends_with_a_line_feed(tmp_path):
+    config.write_json(tmp_path / "a.json", {"b": 1, "a": [0.5, None]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert text.index('"a"') < text.index('"b"')
+    assert text.endswith("}\n")
+    assert json.loads(text) == {"a": [0.5, None], "b": 1}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_that_other_readers_refuse_is_not_written(tmp_path, value):
+    file = tmp_path / "a.json"
+    config.write_json(file, {"old": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        config.write_json(file, {"value": value})
+    assert json.loads(file.read_text()) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_fingerprint_is_stable_and_sees_every_value():
+    value = {"b": [1, 2.5, None], "a": "text"}
+    assert config.fingerprint(value) == config.fingerprint(dict(reversed(value.items())))
+    # sha256 of '{"a": "text", "b": [1, 2.5, null]}', computed with sha256sum
+    assert config.fingerprint(value) == "f453f1d6a7ae47b7"
+    others = [{"b": [1, 2.5, 0], "a": "text"}, {"b": [2.5, 1, None], "a": "text"}, [value], "text"]
+    assert len({config.fingerprint(v) for v in [value, *others]}) == 5
+
+
+# What a notebook opens with
+
+
+def test_describe_says_what_a_phantom_run_is_worth():
+    text = config.describe(make_settings("smoke", {"seed": 42, "phantoms": 61}), config.REPORTS / "smoke")
+    assert "61 phantom patients" in text
+    assert "seed      42" in text
+    assert "not medicine" in text
+    assert f"run       {Path('reports') / 'smoke'}\n" in text
+    for package, number in config.versions().items():
+        assert f"{package} {number}" in " ".join(text.split())
+
+
+def test_describe_names_the_folder_of_real_images(tmp_path):
+    text = config.describe(make_settings("chest_xray", {"data": str(tmp_path)}), tmp_path / "run")
+    assert f"data      {tmp_path}" in text
+    assert f"run       {tmp_path / 'run'}" in text
+    assert "phantom" not in text
+
+
+@pytest.mark.parametrize(
+    ("weights", "origin"),
+    [("imagenet", "imagenet"), ("none", "none"), ("phantoms", "phantoms"), ("/home/me/x.weights.h5", "x.weights.h5")],
+)
+def test_the_origin_of_weights_holds_no_folder(weights, origin):
+    assert config.weights_origin(make_settings("demo", {"weights": weights})) == origin
