@@ -63,36 +63,35 @@ def build(
         config.write_text(stamp, key)
     pooled = cut(classifier, 0)
     both = pooled + (cut(classifier, settings.unfrozen_layers) if settings.unfrozen_layers else [])
-    frozen, views = keras.Model(classifier.input, both), []
+    frozen, views = keras.Model(classifier.inputs[0], both), []
     for view in range(settings.cached_views):
         rng = np.random.default_rng([settings.seed, 0, view])
         change = batches.draw_augmentation(settings, len(rows["train"]), rng)
-        views.append(_view(frozen, images, rows["train"], change, folder, f"train-{view}"))
-    validation = _view(frozen, images, rows["validation"], None, folder, "validation")
+        views.append(_view(frozen, both, images, rows["train"], change, folder, f"train-{view}"))
+    validation = _view(frozen, both, images, rows["validation"], None, folder, "validation")
     head = Activations([view[:1] for view in views], validation[:1])
     return head, Activations([view[1:] for view in views], validation[1:]) if settings.unfrozen_layers else head
 
 
 def _view(
-    frozen: keras.Model,
+    frozen: tf.types.experimental.PolymorphicFunction,
+    tensors: list[keras.KerasTensor],
     images: np.ndarray,
     rows: np.ndarray,
     change: batches.Augmentation | None,
     folder: Path,
     name: str,
 ) -> list[np.ndarray]:
-    files = [folder / f"{name}-{i}.npy" for i in range(len(frozen.outputs))]
+    files = [folder / f"{name}-{i}.npy" for i in range(len(tensors))]
     if not all(file.exists() for file in files):
         asides = [file.with_suffix(".part") for file in files]
         stores = [
             np.lib.format.open_memmap(aside, "w+", np.float16, (len(rows), *output.shape[1:]))
-            for aside, output in zip(asides, frozen.outputs, strict=True)
+            for aside, output in zip(asides, tensors, strict=True)
         ]
         start, done, told = time.perf_counter(), 0, 60
-        step = tf.function(lambda pixels: frozen(pixels, training=False))
         for pixels in batches.viewed_batches(images, rows, change):
-            outputs = step(pixels)
-            for store, output in zip(stores, outputs if isinstance(outputs, list) else [outputs], strict=True):
+            for store, output in zip(stores, frozen(pixels), strict=True):
                 store[done : done + len(pixels)] = output.numpy()
             done += len(pixels)
             if time.perf_counter() - start > told:
@@ -119,7 +118,7 @@ def cached_batches(arrays: list[np.ndarray], order: np.ndarray, batch_size: int,
         tensors = tf.numpy_function(take, [index], [tf.float32] * len(arrays), stateful=False)
         shaped = [tf.ensure_shape(t, (None, *a.shape[1:])) for t, a in zip(tensors, arrays, strict=True)]
         inputs = tuple(shaped) if len(shaped) > 1 else shaped[0]
-        return (inputs, *others) if others else inputs
+        return (inputs, *others)
 
     return (
         tf.data.Dataset.from_tensor_slices((order, *(part[order] for part in rest)))

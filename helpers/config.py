@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import json
@@ -92,7 +93,7 @@ _PHANTOM_RECIPE = {
     "dense_units": 64,
     "image_size": 96,
     "validation_fraction": 0.2,
-    "fine_tuning_rate": 3e-4,
+    "fine_tuning_rate": 5e-5,
     "resamples": 500,
 }
 PROFILES: dict[str, dict] = {
@@ -101,10 +102,11 @@ PROFILES: dict[str, dict] = {
         "phantoms": 600,
         "pretraining_phantoms": 1500,
         "pretraining_epochs": 15,
-        "cached_views": 8,
-        "head_epochs": 24,
-        "fine_tuning_epochs": 16,
-        "patience": 5,
+        "cached_views": 12,
+        "head_epochs": 40,
+        "head_rate": 3e-3,
+        "fine_tuning_epochs": 24,
+        "patience": 8,
     },
     "smoke": _PHANTOM_RECIPE
     | {
@@ -216,14 +218,19 @@ def notebook_settings(namespace: dict) -> tuple[Settings, Path]:
 
     Reads what the cells that start with "# Parameters" assigned: the notebook's own, and the one papermill injects
     below it. Any setting may be named there beside `profile` and `run` (folder below reports/, by default named
-    like the profile).
+    like the profile). A literal counts as it is written there: by now its name may be another's, as `model` is that of
+    a module.
     """
-    names: list[str] = []
+    values: dict = {}
     for source in namespace.get("In", []):
         if source.lstrip().startswith("# Parameters"):
-            nodes = ast.walk(ast.parse(source))
-            names += [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    values = {name: namespace[name] for name in names if name in namespace}
+            cell = ast.parse(source)
+            nodes = [n for n in ast.walk(cell) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+            values |= {node.id: namespace[node.id] for node in nodes if node.id in namespace}
+            for statement in cell.body:
+                if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                    with contextlib.suppress(ValueError):
+                        values[statement.targets[0].id] = ast.literal_eval(statement.value)
     run = values.pop("run", "")
     settings = make_settings(values.pop("profile", "demo"), values)
     folder = run_folder(run or settings.profile)

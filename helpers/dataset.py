@@ -206,7 +206,10 @@ def split(manifest: pd.DataFrame, near: pd.DataFrame, fraction: float, seed: int
         raise InputError("one class of train has a single patient: validation needs at least two of each class.")
     folds = min(folds, fewest)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    _, held_out = next(splitter.split(train, strata, groups))
+    labels = used.loc[train, "label"].to_numpy()
+    parts = list(splitter.split(train, strata, groups))
+    whole = [held for kept, held in parts if len(set(labels[kept])) == len(set(labels[held])) == 2]
+    held_out = (whole or [parts[0][1]])[0]  # in a small dataset, a fold may lack a class
     used.loc[train, "split"] = "train"
     used.loc[train[held_out], "split"] = "validation"
     check_split(used)
@@ -253,13 +256,15 @@ def read_table(file: Path, notebook: str) -> pd.DataFrame:
 def prepare_evaluation(settings: Settings, run: Path, size: int) -> None:
     """Write manifest.csv, splits.csv and images.npy (at `size` pixels) to evaluate a saved model on another dataset.
 
-    Its test folder counts or, where it has none, every readable image. The images get the split "test".
+    Its test folder counts or, where it has none, every readable image. The images get the split "test". InputError
+    where not one can be read.
     """
     root = find_root(settings)
     manifest = scan(root).manifest
     write_table(manifest, run / "manifest.csv")
-    used = manifest[~manifest["why"].str.startswith("unreadable")]
-    if (used["split"] == "test").any():
-        used = used[used["split"] == "test"]
+    tested = manifest["split"] == "test"
+    used = manifest[(tested | ~tested.any()) & ~manifest["why"].str.startswith("unreadable")]
+    if used.empty:
+        raise InputError(f"{root} has no image that can be read{' in test' if tested.any() else ''}.")
     write_table(used[["path", "split", "label", "patient", "subtype"]].assign(split="test"), run / "splits.csv")
     images.build_cache(root, sorted(used["path"]), size, run / "images.npy")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from PIL import Image, ImageOps
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from tqdm import tqdm
 
 from helpers.config import InputError
@@ -58,7 +58,9 @@ def _read_raster(data: bytes) -> np.ndarray:
         _check_size(*image.size)
         image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "I;16", "I;16B", "F"):
-        return _to_uint8(np.asarray(image).astype(np.float32), bits=None)
+        values = np.asarray(image).astype(np.float32)
+        bits = max(8, math.ceil(math.log2(max(float(values.max()), 1.0) + 1)))  # the fewest that hold the largest
+        return _to_uint8(values, 0, 2**bits - 1)
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -70,26 +72,33 @@ def _read_dicom(data: bytes) -> np.ndarray:
     if "PixelData" not in dicom:
         raise InputError("is a DICOM file without an image in it.")
     _check_size(int(dicom.Rows), int(dicom.Columns))
-    frame = dicom.pixel_array
-    if int(dicom.get("NumberOfFrames") or 1) > 1:
-        frame = frame[0]
+    frame = pixel_array(dicom, index=0)
     if dicom.get("SamplesPerPixel", 1) > 1:
         return np.asarray(Image.fromarray(frame.astype(np.uint8)).convert("L"))
-    values = apply_voi_lut(apply_modality_lut(frame, dicom), dicom).astype(np.float32)
-    if dicom.get("PhotometricInterpretation") == "MONOCHROME1":
-        values = values.max() + values.min() - values
-    windowed = "WindowCenter" in dicom or "VOILUTSequence" in dicom
-    if windowed or values.min() < 0:
-        values = values - values.min()
-        return _to_uint8(values, bits=math.log2(max(float(values.max()), 1.0) + 1))
-    return _to_uint8(values, bits=int(dicom.get("BitsStored", 16)))
+    rescaled = apply_modality_lut(frame, dicom)
+    values = apply_voi_lut(rescaled, dicom)
+    if values is rescaled and values.min() < 0:  # signed and without a window: what is used of the range is unknown
+        grey = _to_uint8(values, float(values.min()), float(values.max()))
+    else:
+        grey = _to_uint8(values, *_dicom_range(dicom))
+    return 255 - grey if dicom.get("PhotometricInterpretation") == "MONOCHROME1" else grey
 
 
-def _to_uint8(values: np.ndarray, bits: float | None) -> np.ndarray:
-    """Non-negative values of a given bit depth (None: the fewest bits, from 8, that hold the largest) to 0-255."""
-    if bits is None:
-        bits = max(8, math.ceil(math.log2(max(float(values.max()), 1.0) + 1)))
-    return np.clip(np.rint(values * (255.0 / (2.0**bits - 1))), 0, 255).astype(np.uint8)
+def _dicom_range(dicom: pydicom.Dataset) -> tuple[float, float]:
+    """The lowest and highest value that a pixel can have after rescaling and windowing."""
+    for tables in ("VOILUTSequence", "ModalityLUTSequence"):
+        if dicom.get(tables):
+            return 0.0, 2.0 ** int(dicom[tables].value[0].LUTDescriptor[2]) - 1
+    bits, signed = int(dicom.BitsStored), bool(dicom.PixelRepresentation)
+    ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    low, high = sorted(float(end) for end in apply_modality_lut(np.array(ends), dicom))
+    return low, high
+
+
+def _to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values from `low` (black) to `high` (white) to 0-255."""
+    share = (values.astype(np.float64) - low) / max(high - low, 1e-9)
+    return np.clip(np.rint(255 * share), 0, 255).astype(np.uint8)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from nbconvert.filters import ansi2html, markdown2html
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_NUMBER = re.compile(r"[-+−±<>≥≤]?\s*\d[\d.,\s]*(e[-+]?\d+)?\s*%?|nan|NaN|—|-|")
+_NUMBER = re.compile(r"[-+−±<>≥≤]?\s*\d[\d.,\s]*(e[-+]?\d+)?\s*%?|nan|NaN|—|–|-|")
 
 
 def plain(markup: str) -> str:

@@ -49,9 +49,14 @@ _BACKBONES: dict[str, tuple[Callable, object, object]] = {
 }
 
 
-def _pretrained(settings: Settings, shape: tuple) -> keras.Model | None:
+def _in_short(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _pretrained(settings: Settings) -> keras.Model | None:
     """The plain backbone with the weights that `settings` asks for, or None for a random start."""
     constructor, weights = _BACKBONES[settings.backbone][0], settings.weights
+    shape = (None, None, 3)  # the weights are those of any size, and some constructors refuse small ones
     if weights in ("none", "phantoms"):
         return None
     if weights == "imagenet":
@@ -62,7 +67,7 @@ def _pretrained(settings: Settings, shape: tuple) -> keras.Model | None:
         except Exception as error:  # keras' downloader raises a plain Exception
             raise InputError(
                 f"the ImageNet weights of {settings.backbone} are not on this machine and could not be downloaded "
-                f"({str(error).splitlines()[0]}): go online once, or give a file with weights=PATH.weights.h5, or "
+                f"({_in_short(error)}): go online once, or give a file with weights=PATH.weights.h5, or "
                 "start from nothing with weights=none."
             ) from error
     file = Path(weights).expanduser()
@@ -72,9 +77,7 @@ def _pretrained(settings: Settings, shape: tuple) -> keras.Model | None:
     try:
         plain.load_weights(file)
     except Exception as error:  # h5py and keras raise several kinds
-        raise InputError(
-            f"{file} does not hold weights of {settings.backbone}: {str(error).splitlines()[0]}"
-        ) from error
+        raise InputError(f"{file} does not hold weights of {settings.backbone}: {_in_short(error)}") from error
     return plain
 
 
@@ -85,7 +88,7 @@ def build_backbone(settings: Settings) -> keras.Model:
     """
     size = settings.image_size
     constructor, scale, offset = _BACKBONES[settings.backbone]
-    plain = _pretrained(settings, (size, size, 3))
+    plain = _pretrained(settings)
     pixels = layers.Input((size, size, 1), name="pixels")
     x = layers.Concatenate(name="grey_to_three")([pixels] * 3)
     x = layers.Rescaling(scale, offset, name="preprocessing")(x)
@@ -102,12 +105,12 @@ def add_head(backbone: keras.Model, settings: Settings) -> keras.Model:
     x = layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(x)
     x = layers.Dense(1, dtype="float32", name="logit")(x)
     x = layers.Activation("sigmoid", dtype="float32", name="probability")(x)
-    return keras.Model(backbone.input, x, name=settings.backbone)
+    return keras.Model(backbone.inputs[0], x, name=settings.backbone)
 
 
 def logit_model(classifier: keras.Model) -> keras.Model:
     """`classifier` without its last sigmoid: pixels to logits (n, 1), which do not saturate."""
-    return keras.Model(classifier.input, classifier.get_layer("logit").output)
+    return keras.Model(classifier.inputs[0], classifier.get_layer("logit").output)
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -203,9 +206,12 @@ def read_card(folder: Path) -> dict:
 
 
 def load(folder: Path) -> tuple[keras.Model, dict]:
-    """The model and its card; runs no code from the file (Keras' safe mode). InputError as `read_card`."""
+    """The model and its card; runs no code from the file (Keras' safe mode). InputError as `read_card`, or for code."""
     card = read_card(folder)
-    return keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True), card
+    try:
+        return keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True), card
+    except Exception as error:  # zipfile, h5py and keras raise several kinds
+        raise InputError(f"{folder / 'model.keras'} cannot be loaded: {_in_short(error)}") from error
 
 
 def make_card(settings: Settings, fingerprint: str) -> dict:
@@ -227,6 +233,8 @@ def make_card(settings: Settings, fingerprint: str) -> dict:
 def copy(source: Path, target: Path) -> None:
     """Copy a model folder, refusing one that does not hold together."""
     read_card(source)
+    if source.resolve() == target.resolve():
+        return
     target.mkdir(parents=True, exist_ok=True)
     for name in ("model.keras", "model.json"):
         shutil.copyfile(source / name, target / name)

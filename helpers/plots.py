@@ -15,7 +15,8 @@ SPLIT_COLOURS = {"train": "#5b5b5b", "validation": "#2a9d8f", "test": "#8d4aa8"}
 
 
 def use_style() -> None:
-    """Set the look of all figures once, in a notebook's set-up cell."""
+    """Set the look of all figures and tables once, in a notebook's set-up cell."""
+    pd.set_option("display.max_colwidth", 100)
     sns.set_theme(
         style="whitegrid",
         rc={

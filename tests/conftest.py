@@ -62,7 +62,17 @@ def commit(clone: Clone) -> str:
     """Make the copy a git clone with one commit; its hash, "" where there is no git."""
     if not shutil.which("git"):
         return ""
-    git = ["git", "-C", str(clone.root), "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    git = [
+        "git",
+        "-C",
+        str(clone.root),
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "-c",
+        "commit.gpgsign=false",
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--no-verify", "-m", "as it is"]):
         subprocess.run([*git, *words], check=True, env=environment, capture_output=True)

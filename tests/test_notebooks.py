@@ -65,7 +65,9 @@ def test_stored_without_outputs_and_for_any_python3(stem):
         assert set(cell.metadata) <= {"tags"}
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     text = (config.NOTEBOOKS / f"{stem}.ipynb").read_text(encoding="utf-8")
-    assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True) + "\n", "how nbformat writes"
+    assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True) + "\n", (
+        "how nbformat writes"
+    )
     assert not re.search(r"[A-Za-z]:\\\\|/(home|root|Users|work|tmp|content|kaggle)/", text), "a path of one machine"
 
 
@@ -122,11 +124,28 @@ def test_helpers_are_found_wherever_a_notebook_is_opened(tmp_path, monkeypatch, 
     here.mkdir(parents=True, exist_ok=True)
     found = {stem: next(source for source in code(stem) if "sys.path.insert" in source) for stem in STEMS}
     assert len(set(found.values())) == 1, "the same few lines in every notebook"
-    assert all(code(stem).index(source) == 1 for stem, source in found.items()), "before anything of helpers is imported"
+    assert all(code(stem).index(source) == 1 for stem, source in found.items()), (
+        "before anything of helpers is imported"
+    )
     monkeypatch.chdir(here)
     monkeypatch.setattr(sys, "path", list(sys.path))
     exec(found["01_eda"], {})
     assert sys.path[0] == str(clone)
+
+
+@every_notebook
+def test_every_setting_arrives_whatever_the_notebook_imports(stem, tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "REPORTS", tmp_path)
+    wanted = config.make_settings("smoke", {"model": "a/b", "data": "c", "seed": 3})
+    given = "".join(f"{name} = {getattr(wanted, name)!r}\n" for name in config.FIELDS)
+    namespace: dict = {"In": ["", code(stem)[0], f"# Parameters\n{given}run = 'x'"]}
+    for source in namespace["In"]:
+        exec(source, namespace)
+    for source in code(stem)[1:]:
+        if any(isinstance(node, ast.ImportFrom) for node in ast.parse(source).body):
+            modules = imported([ast.parse(source)])
+            namespace |= modules
+    assert config.notebook_settings(namespace) == (wanted, tmp_path / "x")
 
 
 def imported(trees: list[ast.Module]) -> dict[str, object]:
@@ -134,7 +153,9 @@ def imported(trees: list[ast.Module]) -> dict[str, object]:
     names = {}
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.ImportFrom) and node.module == "helpers":
-            names |= {alias.asname or alias.name: importlib.import_module(f"helpers.{alias.name}") for alias in node.names}
+            names |= {
+                alias.asname or alias.name: importlib.import_module(f"helpers.{alias.name}") for alias in node.names
+            }
         elif isinstance(node, ast.Import | ast.ImportFrom):
             assert "helpers." not in ast.unparse(node), "written as: from helpers import module"
     return names
@@ -171,5 +192,7 @@ def test_what_it_calls_in_helpers_is_there_and_takes_that(stem):
 @every_notebook
 def test_the_table_says_what_the_cells_do(stem):
     opening, source = prose(stem)[0], "\n".join(code(stem))
-    for name in re.findall(r"(?:needs|read_table|load|write_table|write_json|save)\([^\n]*?folder / \"([\w.]+)\"", source):
+    for name in re.findall(
+        r"(?:needs|read_table|load|write_table|write_json|save)\([^\n]*?folder / \"([\w.]+)\"", source
+    ):
         assert re.search(rf"^\| (reads|writes) \| .*`{re.escape(name)}(/|`)", opening, re.MULTILINE), name

@@ -443,3 +443,5 @@ def test_columns_of_numbers_are_aligned():
     table = "<table><tr><th>name</th><th>n</th></tr><tr><td>a1</td><td>1,341</td></tr></table>"
     wanted = '<table><tr><th>name</th><th class="n">n</th></tr><tr><td>a1</td><td class="n">1,341</td></tr></table>'
     assert markup.align_numbers(table) == wanted
+    undefined = table.replace("</table>", "<tr><td>b</td><td>–</td></tr></table>")
+    assert '<td class="n">–</td>' in markup.align_numbers(undefined)

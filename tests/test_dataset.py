@@ -1,0 +1,527 @@
+"""From a folder to a manifest, its audit, and splits on which nobody is on both sides."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from helpers import config, dataset, images
+from helpers.config import InputError
+
+COLUMNS = ["path", "split", "label", "patient", "subtype", "width", "height", "sha256", "excluded", "why"]
+
+
+def film(seed: int, width: int = 40, height: int = 30) -> Image.Image:
+    """Smooth random shades, another picture for every seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6)).astype(np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def write(root: Path, path: str, seed: int, **size) -> Path:
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    film(seed, **size).save(file, "PNG" if file.suffix.lower() == ".png" else "JPEG")
+    return file
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "patient", "number", "subtype"),
+    [
+        ("person7_bacteria_25.jpeg", "person7_bacteria", "person7", "bacteria"),
+        ("person447_virus_921_1.jpeg", "person447_virus", "person447", "virus"),
+        ("train/PNEUMONIA/person7_virus_25.jpeg", "person7_virus", "person7", "virus"),
+        ("IM-0115-0001.jpeg", "IM-0115", "IM-0115", ""),
+        ("NORMAL2-IM-0587-0001-0002.jpeg", "NORMAL2-IM-0587", "IM-0587", ""),
+        ("NORMAL2-IM-0007-0001.jpeg", "NORMAL2-IM-0007", "IM-0007", ""),
+        ("IM-0115.jpeg", "IM-0115", "IM-0115", ""),
+        ("person7_fungus_3.png", "person7_fungus_3", "person7_fungus_3", ""),
+        ("person7_bacteria_25 (copy).jpeg", "person7_bacteria_25 (copy)", "person7_bacteria_25 (copy)", ""),
+        ("00000013_005.png", "00000013_005", "00000013_005", ""),
+        ("a/b/scan.of.chest.dcm", "scan.of.chest", "scan.of.chest", ""),
+    ],
+)
+def test_names_tell_patient_number_and_subtype(name, patient, number, subtype):
+    assert dataset.parse_name(name) == (patient, number, subtype)
+
+
+# Scanning
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory) -> Path:
+    """A folder with everything that real folders have."""
+    root = tmp_path_factory.mktemp("messy")
+    write(root, "train/NORMAL/IM-0001-0001.jpeg", 1)
+    write(root, "train/NORMAL/IM-0002-0001.jpeg", 2)
+    write(root, "train/NORMAL/deeper/still/IM-0003-0001.JPG", 3, width=50, height=20)
+    write(root, "train/PNEUMONIA/person1_bacteria_1.jpeg", 11)
+    write(root, "train/PNEUMONIA/person2_virus_2.jpeg", 12)
+    write(root, "train/PNEUMONIA/holiday.png", 13)
+    write(root, "val/normal/NORMAL2-IM-0004-0001.jpeg", 4)
+    write(root, "test/NORMAL/IM-0001-0001.jpeg", 21)
+    write(root, "test/pneumonia/person1_virus_3.jpeg", 22)
+
+    def copy(source: str, target: str) -> None:
+        shutil.copyfile(root / source, root / target)
+
+    copy("train/PNEUMONIA/person1_bacteria_1.jpeg", "train/PNEUMONIA/person9_bacteria_4.jpeg")  # in train twice
+    copy("train/PNEUMONIA/person1_bacteria_1.jpeg", "val/normal/person1_bacteria_1.png")  # and as healthy
+    copy("train/NORMAL/IM-0002-0001.jpeg", "train/NORMAL/IM-0009-0001.jpeg")
+    copy("test/pneumonia/person1_virus_3.jpeg", "train/PNEUMONIA/person3_virus_5.jpeg")  # known to test
+    (root / "train/NORMAL/broken.jpeg").write_bytes(b"\xff\xd8\xff\xe0 no film")
+    (root / "train/NORMAL/empty.jpeg").write_bytes(b"")
+    (root / "train/NORMAL/.hidden.jpeg").write_bytes((root / "train/NORMAL/IM-0002-0001.jpeg").read_bytes())
+    (root / "train/NORMAL/notes.txt").write_text("not an image")
+    (root / "train/NORMAL/Thumbs.db").write_bytes(b"x")
+    (root / "masks/train/PNEUMONIA").mkdir(parents=True)
+    write(root, "masks/train/PNEUMONIA/person1_bacteria_1.png", 30)
+    write(root, "train/COVID/person5_virus_1.jpeg", 31)
+    write(root, "train/loose.jpeg", 32)
+    write(root, "loose.jpeg", 33)
+    return root
+
+
+@pytest.fixture(scope="module")
+def scanned(messy) -> dataset.Scan:
+    return dataset.scan(messy)
+
+
+def row(scanned: dataset.Scan, path: str) -> pd.Series:
+    return scanned.manifest.set_index("path").loc[path]
+
+
+def test_the_manifest_has_the_columns_of_the_contract_sorted_by_path(scanned):
+    manifest = scanned.manifest
+    assert list(manifest.columns) == COLUMNS == dataset.MANIFEST_COLUMNS
+    assert list(manifest["path"]) == sorted(manifest["path"])
+    assert manifest["path"].is_unique
+    assert manifest["excluded"].dtype == bool
+    assert (manifest["excluded"] == (manifest["why"] != "")).all()
+    assert len(scanned.facts) == len(scanned.thumbnails) == len(manifest)
+
+
+def test_every_image_in_a_label_folder_is_listed_and_nothing_else(scanned):
+    assert set(scanned.manifest["path"]) == {
+        "test/NORMAL/IM-0001-0001.jpeg",
+        "test/pneumonia/person1_virus_3.jpeg",
+        "train/NORMAL/IM-0001-0001.jpeg",
+        "train/NORMAL/IM-0002-0001.jpeg",
+        "train/NORMAL/IM-0009-0001.jpeg",
+        "train/NORMAL/broken.jpeg",
+        "train/NORMAL/deeper/still/IM-0003-0001.JPG",
+        "train/NORMAL/empty.jpeg",
+        "train/PNEUMONIA/holiday.png",
+        "train/PNEUMONIA/person1_bacteria_1.jpeg",
+        "train/PNEUMONIA/person2_virus_2.jpeg",
+        "train/PNEUMONIA/person3_virus_5.jpeg",
+        "train/PNEUMONIA/person9_bacteria_4.jpeg",
+        "val/normal/NORMAL2-IM-0004-0001.jpeg",
+        "val/normal/person1_bacteria_1.png",
+    }
+
+
+def test_a_row_says_what_the_file_and_its_name_say(scanned):
+    nested = row(scanned, "train/NORMAL/deeper/still/IM-0003-0001.JPG")
+    assert (nested["split"], nested["label"], nested["patient"], nested["subtype"]) == (
+        "train",
+        "NORMAL",
+        "IM-0003",
+        "",
+    )
+    assert (nested["width"], nested["height"], nested["excluded"]) == (50, 20, False)
+    lower = row(scanned, "test/pneumonia/person1_virus_3.jpeg")
+    assert (lower["label"], lower["patient"], lower["subtype"]) == ("PNEUMONIA", "person1_virus", "virus")
+    assert row(scanned, "val/normal/NORMAL2-IM-0004-0001.jpeg")["split"] == "val"
+    assert row(scanned, "train/PNEUMONIA/holiday.png")["patient"] == "holiday"
+
+
+def test_facts_are_the_files_own(messy, scanned):
+    index = list(scanned.manifest["path"]).index("train/PNEUMONIA/holiday.png")
+    file = messy / "train/PNEUMONIA/holiday.png"
+    assert scanned.facts["bytes"][index] == file.stat().st_size
+    assert scanned.facts["mean"][index] == pytest.approx(images.read_image(file).mean())
+    assert np.linalg.norm(scanned.thumbnails[index]) == pytest.approx(1, abs=1e-5)
+    assert scanned.thumbnails[index].mean() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("train/NORMAL/broken.jpeg", "unreadable: the image cannot be read"),
+        ("train/NORMAL/empty.jpeg", "unreadable: the image is empty"),
+        ("train/NORMAL/IM-0002-0001.jpeg", ""),
+        ("train/NORMAL/IM-0009-0001.jpeg", "copy of train/NORMAL/IM-0002-0001.jpeg"),
+        ("train/PNEUMONIA/person3_virus_5.jpeg", "copy of the test image test/pneumonia/person1_virus_3.jpeg"),
+        ("train/PNEUMONIA/person1_bacteria_1.jpeg", "the same image is filed under both labels"),
+        ("train/PNEUMONIA/person9_bacteria_4.jpeg", "the same image is filed under both labels"),
+        ("val/normal/person1_bacteria_1.png", "the same image is filed under both labels"),
+        ("test/pneumonia/person1_virus_3.jpeg", ""),
+    ],
+)
+def test_what_must_not_train_is_excluded_and_why(scanned, path, why):
+    found = row(scanned, path)
+    assert found["why"].startswith(why)
+    assert found["excluded"] == bool(why)
+
+
+def test_only_those_are_excluded(scanned):
+    assert scanned.manifest["excluded"].sum() == 7
+
+
+def test_unreadable_files_keep_their_row_without_a_size(scanned):
+    broken = row(scanned, "train/NORMAL/broken.jpeg")
+    assert (broken["width"], broken["height"]) == (0, 0)
+    assert len(broken["sha256"]) == 64
+    index = list(scanned.manifest["path"]).index("train/NORMAL/broken.jpeg")
+    assert np.isnan(scanned.facts["mean"][index])
+    assert not scanned.thumbnails[index].any()
+
+
+@pytest.mark.parametrize("names", [("NORMAL", "PNEUMONIA"), ("normal", "Pneumonia")])
+def test_bare_label_folders_count_as_test(tmp_path, names):
+    for k, name in enumerate(names):
+        write(tmp_path, f"{name}/{k}.png", k)
+    manifest = dataset.scan(tmp_path).manifest
+    assert list(manifest["split"]) == ["test", "test"]
+    assert sorted(manifest["label"]) == ["NORMAL", "PNEUMONIA"]
+
+
+def test_split_folders_may_be_spelled_differently(tmp_path):
+    write(tmp_path, "Train/Normal/a.png", 1)
+    write(tmp_path, "TEST/PNEUMONIA/b.png", 2)
+    manifest = dataset.scan(tmp_path).manifest
+    assert dict(zip(manifest["path"], manifest["split"], strict=True)) == {
+        "TEST/PNEUMONIA/b.png": "test",
+        "Train/Normal/a.png": "train",
+    }
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    (tmp_path / "train" / "NORMAL").mkdir(parents=True)
+    (tmp_path / "train" / "NORMAL" / "a.txt").write_text("x")
+    with pytest.raises(InputError, match="has no images in train/ or test/ below NORMAL and PNEUMONIA"):
+        dataset.scan(tmp_path)
+
+
+def test_a_missing_dataset_is_refused_with_the_way_out(tmp_path):
+    settings = config.make_settings("chest_xray", {"data": str(tmp_path / "none")})
+    with pytest.raises(InputError, match=r"none does not exist: run `make data`.*--data"):
+        dataset.find_root(settings)
+    assert dataset.find_root(config.make_settings("chest_xray", {"data": str(tmp_path)})) == tmp_path.resolve()
+
+
+def test_a_named_folder_is_never_drawn_into(tmp_path):
+    settings = config.make_settings("smoke", {"data": str(tmp_path), "phantoms": 20})
+    assert dataset.find_root(settings) == tmp_path.resolve()
+    assert not any(tmp_path.iterdir())
+
+
+# The audit
+
+
+def test_near_duplicates_find_a_copy_that_was_encoded_again(tmp_path):
+    write(tmp_path, "train/NORMAL/a.png", 1, width=200, height=160)
+    write(tmp_path, "train/NORMAL/b.png", 2, width=200, height=160)
+    film(1, 200, 160).resize((120, 100)).save(tmp_path / "train/NORMAL/c.jpeg", quality=40)
+    shutil.copyfile(tmp_path / "train/NORMAL/b.png", tmp_path / "train/NORMAL/d.png")  # equal bytes: no near one
+    Image.new("L", (20, 20), 7).save(tmp_path / "train/NORMAL/e.png")
+    Image.new("L", (20, 20), 9).save(tmp_path / "train/NORMAL/f.png")  # uniform images resemble nothing
+    near = dataset.near_duplicates(dataset.scan(tmp_path))
+    assert list(near.columns) == ["path_a", "path_b", "correlation"]
+    assert list(zip(near["path_a"], near["path_b"], strict=True)) == [("train/NORMAL/a.png", "train/NORMAL/c.jpeg")]
+    assert 0.99 < near["correlation"][0] <= 1.0001
+
+
+def test_near_duplicates_of_nothing_are_an_empty_table(tmp_path):
+    write(tmp_path, "train/NORMAL/a.png", 1)
+    near = dataset.near_duplicates(dataset.scan(tmp_path))
+    assert list(near.columns) == ["path_a", "path_b", "correlation"]
+    assert near.empty
+
+
+def test_a_planted_shortcut_is_detected(tmp_path):
+    for split in ("train", "test"):
+        for k in range(6):
+            write(tmp_path, f"{split}/NORMAL/n{k}.png", k, width=60, height=40)  # healthy: wide
+            write(tmp_path, f"{split}/PNEUMONIA/p{k}.png", 100 + k, width=40 if split == "train" else 60, height=40)
+    found = dataset.shortcuts(dataset.scan(tmp_path))
+    assert list(found.columns) == ["train", "test"]
+    assert found.loc["aspect ratio", "train"] == found.loc["image width", "train"] == 1.0
+    assert found.loc["aspect ratio", "test"] == found.loc["image width", "test"] == 0.5
+    assert found["train"].between(0.5, 1).all()
+
+
+def test_shortcuts_leave_out_what_has_one_class_or_no_pixels(messy, scanned, tmp_path):
+    write(tmp_path, "train/NORMAL/a.png", 1)
+    write(tmp_path, "train/PNEUMONIA/b.png", 2)
+    (tmp_path / "train/NORMAL/c.png").write_bytes(b"broken")
+    write(tmp_path, "test/NORMAL/d.png", 4)
+    found = dataset.shortcuts(dataset.scan(tmp_path))
+    assert list(found.columns) == ["train"]
+    assert found["train"].notna().all()
+    assert set(dataset.shortcuts(scanned).columns) == {"train", "test"}
+
+
+def test_shared_numbers_are_counted(scanned):
+    shared = dataset.shared_numbers(scanned.manifest)
+    # bare numbers in both: IM-0001 and person1; as patients only IM-0001, since person1 is bacterial here, viral there
+    assert shared.loc["bare number", ["in test", "in both"]].tolist() == [2, 2]
+    assert shared.loc["patient (number and subtype)", ["in test", "in both"]].tolist() == [2, 1]
+    train = scanned.manifest[scanned.manifest["split"] != "test"]
+    assert shared.loc["patient (number and subtype)", "in train"] == train["patient"].nunique()
+
+
+def test_the_fingerprint_depends_on_names_and_bytes_only(scanned):
+    manifest = scanned.manifest
+    print_ = dataset.dataset_fingerprint(manifest)
+    assert dataset.dataset_fingerprint(manifest.sample(frac=1, random_state=3)) == print_
+    assert dataset.dataset_fingerprint(manifest.assign(split="x", why="y")) == print_
+    assert dataset.dataset_fingerprint(manifest.iloc[1:]) != print_
+    renamed = manifest.assign(path=manifest["path"].str.replace("holiday", "other"))
+    assert dataset.dataset_fingerprint(renamed) != print_
+    assert len(print_) == 64
+
+
+# Splitting
+
+NO_PAIRS = pd.DataFrame({"path_a": [], "path_b": [], "correlation": []})
+
+
+def make_manifest(normal: int = 60, sick: int = 90, seed: int = 0) -> pd.DataFrame:
+    """A manifest of so many patients per class (one to three images each), a tenth of them in test."""
+    rng, rows = np.random.default_rng(seed), []
+    for k in range(normal):
+        split, patient = ("test" if k % 10 == 9 else "train"), f"{'NORMAL2-' if k % 3 == 0 else ''}IM-{k:04d}"
+        for j in range(rng.integers(1, 4)):
+            rows.append((f"{split}/NORMAL/{patient}-{j:04d}.jpeg", split, "NORMAL", patient, ""))
+    for k in range(sick):
+        # every fifth number belongs to a bacterial and to a viral patient
+        number, subtype = (k - 1 if k % 5 == 4 else k), ("virus" if k % 5 == 4 or k % 3 == 0 else "bacteria")
+        split = "test" if number % 10 == 9 else "train"
+        for j in range(rng.integers(1, 4)):
+            name = f"person{number}_{subtype}_{10 * k + j}.jpeg"
+            rows.append((f"{split}/PNEUMONIA/{name}", split, "PNEUMONIA", f"person{number}_{subtype}", subtype))
+    table = pd.DataFrame(rows, columns=["path", "split", "label", "patient", "subtype"])
+    digests = [f"{i:064x}" for i in range(len(table))]
+    return table.assign(width=1, height=1, sha256=digests, excluded=False, why="").sort_values(
+        "path", ignore_index=True
+    )
+
+
+def part(splits: pd.DataFrame, name: str) -> pd.DataFrame:
+    return splits[splits["split"] == name]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+def test_nobody_is_on_both_sides_and_the_shares_are_kept(seed, fraction):
+    manifest = make_manifest(seed=seed)
+    splits = dataset.split(manifest, NO_PAIRS, fraction, seed)
+    train, validation = part(splits, "train"), part(splits, "validation")
+    assert list(splits.columns) == ["path", "split", "label", "patient", "subtype", "group"]
+    assert list(splits["path"]) == sorted(manifest["path"])
+    for one in ("patient", "group"):
+        assert not set(train[one]) & set(validation[one])
+    bare = [{dataset.parse_name(path)[1] for path in side["path"]} for side in (train, validation)]
+    assert not bare[0] & bare[1]
+    share = len(validation) / (len(train) + len(validation))
+    assert share == pytest.approx(fraction, abs=0.05)
+    whole = pd.concat([train, validation])
+    for column in ("label", "subtype"):
+        for value, expected in (whole[column].value_counts(normalize=True)).items():
+            assert (validation[column] == value).mean() == pytest.approx(expected, abs=0.07)
+
+
+def test_the_test_images_stay_where_they_are():
+    manifest = make_manifest()
+    splits = dataset.split(manifest, NO_PAIRS, 0.2, 1)
+    assert set(part(splits, "test")["path"]) == set(manifest.loc[manifest["split"] == "test", "path"])
+
+
+def test_equal_seeds_split_equally_whatever_the_order_of_rows():
+    manifest = make_manifest()
+    once = dataset.split(manifest, NO_PAIRS, 0.2, 1)
+    pd.testing.assert_frame_equal(once, dataset.split(manifest.sample(frac=1, random_state=5), NO_PAIRS, 0.2, 1))
+    other = dataset.split(manifest, NO_PAIRS, 0.2, 2)
+    assert set(part(other, "validation")["path"]) != set(part(once, "validation")["path"])
+    assert manifest["split"].isin(["train", "test"]).all()  # the argument is left alone
+
+
+def test_exact_and_near_duplicates_stay_together():
+    manifest = make_manifest()
+    train = manifest.index[manifest["split"] == "train"]
+    chosen = np.random.default_rng(0).permutation(train)[:40].reshape(20, 2)
+    for a, b in chosen[:10]:
+        manifest.loc[b, "sha256"] = manifest.loc[a, "sha256"]
+    path = manifest["path"]
+    near = pd.DataFrame([(path[a], path[b], 0.995) for a, b in chosen[10:]], columns=NO_PAIRS.columns)
+    near.loc[len(near)] = ("not/in/manifest.jpeg", path[0], 0.999)
+    for seed in range(4):
+        side = dataset.split(manifest, near, 0.5, seed).set_index("path")[["split", "group"]]
+        for a, b in chosen:
+            assert side.loc[path[a]].equals(side.loc[path[b]])
+
+
+def test_groups_join_through_a_chain():
+    """a and b are one patient, b and c near duplicates, c and d of one content: all four stay together."""
+    manifest = make_manifest()
+    names = ["IM-9001-0001", "IM-9001-0002", "IM-9002-0001", "IM-9003-0001"]
+    paths = [f"train/NORMAL/{name}.jpeg" for name in names]
+    more = manifest.head(4).assign(
+        path=paths, split="train", label="NORMAL", patient=[n[:7] for n in names], subtype=""
+    )
+    manifest = pd.concat([manifest, more.assign(sha256=["a" * 64, "b" * 64, "c" * 64, "c" * 64])], ignore_index=True)
+    near = pd.DataFrame([(paths[1], paths[2], 0.999)], columns=NO_PAIRS.columns)
+    groups = dataset.split(manifest, near, 0.2, 1).set_index("path").loc[paths, "group"]
+    assert len(set(groups)) == 1
+
+
+def test_val_joins_train_before_validation_is_cut():
+    manifest = make_manifest()
+    moved = manifest["patient"].isin(manifest.loc[manifest["split"] == "train", "patient"].unique()[:12])
+    manifest.loc[moved, "split"] = "val"
+    splits = dataset.split(manifest, NO_PAIRS, 0.2, 1)
+    assert set(splits["split"]) == {"train", "validation", "test"}
+    in_val = splits[splits["path"].isin(manifest.loc[manifest["split"] == "val", "path"])]
+    assert (in_val["split"] == "train").any()
+
+
+def test_excluded_images_are_in_no_split():
+    manifest = make_manifest()
+    manifest.loc[::7, ["excluded", "why"]] = [True, "unreadable: x"]
+    splits = dataset.split(manifest, NO_PAIRS, 0.2, 1)
+    assert set(splits["path"]) == set(manifest.loc[~manifest["excluded"], "path"])
+
+
+@pytest.mark.parametrize("label", dataset.LABELS)
+def test_a_missing_class_is_refused(label):
+    manifest = make_manifest()
+    only_test = manifest[(manifest["label"] != label) | (manifest["split"] == "test")]
+    with pytest.raises(InputError, match=f"train has no usable image of {label}"):
+        dataset.split(only_test, NO_PAIRS, 0.2, 1)
+    manifest.loc[manifest["label"] == label, "excluded"] = True
+    with pytest.raises(InputError, match=f"train has no usable image of {label}"):
+        dataset.split(manifest, NO_PAIRS, 0.2, 1)
+
+
+def test_a_single_patient_of_a_class_is_refused():
+    manifest = make_manifest()
+    sick = manifest["label"] == "PNEUMONIA"
+    with pytest.raises(InputError, match="single patient"):
+        dataset.split(manifest[~sick | (manifest["patient"] == "person1_bacteria")], NO_PAIRS, 0.2, 1)
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")  # of the subtypes; the classes are large enough
+@pytest.mark.parametrize("seed", range(10))
+def test_few_patients_are_enough(seed):
+    """Seven and six patients: a fold may happen to lack a class, another one does not."""
+    splits = dataset.split(make_manifest(7, 6, seed), NO_PAIRS, 0.2, seed)
+    assert part(splits, "train")["label"].nunique() == part(splits, "validation")["label"].nunique() == 2
+
+
+def test_check_split_finds_what_crosses():
+    splits = dataset.split(make_manifest(), NO_PAIRS, 0.2, 1)
+    dataset.check_split(splits)
+    train, validation = part(splits, "train").index, part(splits, "validation").index
+    same_group = splits.copy()
+    same_group.loc[train[0], "group"] = splits.loc[validation[0], "group"]
+    with pytest.raises(InputError, match="1 groups of images are on both sides"):
+        dataset.check_split(same_group)
+    same_number = splits.copy()
+    same_number.loc[train[0], "path"] = splits.loc[validation[0], "path"].replace(".jpeg", "-0009.jpeg")
+    with pytest.raises(InputError, match="on both sides"):
+        dataset.check_split(same_number)
+    one_class = splits.drop(index=[i for i in validation if splits.loc[i, "label"] == "NORMAL"])
+    with pytest.raises(InputError, match="too few patients"):
+        dataset.check_split(one_class)
+
+
+# Tables
+
+
+def test_tables_come_back_as_they_were_written(scanned, tmp_path):
+    file = tmp_path / "manifest.csv"
+    dataset.write_table(scanned.manifest.sample(frac=1, random_state=0), file)
+    assert file.read_bytes().startswith((",".join(COLUMNS) + "\n").encode())
+    assert b"\r" not in file.read_bytes()
+    back = dataset.read_table(file, "01_eda")
+    pd.testing.assert_frame_equal(back, scanned.manifest, check_dtype=False)
+    assert back["excluded"].dtype == bool
+
+
+def test_names_that_look_like_numbers_or_nothing_survive(tmp_path):
+    table = pd.DataFrame({"path": ["b/NA.png", "a/007.png"], "patient": ["NA", "007"], "subtype": ["", ""]})
+    table["probability"] = [1 / 3, 2e-17]
+    dataset.write_table(table, tmp_path / "t.csv")
+    back = dataset.read_table(tmp_path / "t.csv", "05_evaluation")
+    assert back["patient"].tolist() == ["007", "NA"]
+    assert back["probability"].tolist() == [2e-17, 1 / 3]  # to the last bit
+    assert (back["subtype"] == "").all()
+
+
+def test_a_missing_table_names_the_notebook(tmp_path):
+    with pytest.raises(InputError, match=r"predictions\.csv is missing .* run 05_evaluation first"):
+        dataset.read_table(tmp_path / "predictions.csv", "05_evaluation")
+
+
+# Another dataset for a saved model
+
+
+def test_evaluation_takes_the_test_folder_and_every_readable_image_of_it(messy, tmp_path):
+    shutil.copytree(messy, tmp_path / "data")
+    (tmp_path / "data/test/NORMAL/broken.png").write_bytes(b"broken")
+    settings = config.make_settings("chest_xray", {"data": str(tmp_path / "data")})
+    run = tmp_path / "run"
+    run.mkdir()
+    dataset.prepare_evaluation(settings, run, 16)
+    splits = dataset.read_table(run / "splits.csv", "02")
+    assert list(splits["path"]) == ["test/NORMAL/IM-0001-0001.jpeg", "test/pneumonia/person1_virus_3.jpeg"]
+    assert set(splits["split"]) == {"test"}
+    assert list(dataset.read_table(run / "manifest.csv", "01").columns) == COLUMNS
+    pixels = images.load_cache(run / "images.npy")
+    for path, cached in zip(splits["path"], pixels, strict=True):
+        assert np.array_equal(cached, images.resize(images.read_image(tmp_path / "data" / path), 16))
+
+
+def test_evaluation_without_a_test_folder_takes_everything(tmp_path):
+    write(tmp_path, "data/train/NORMAL/a.png", 1)
+    write(tmp_path, "data/val/PNEUMONIA/b.png", 2)
+    shutil.copyfile(tmp_path / "data/train/NORMAL/a.png", tmp_path / "data/train/NORMAL/c.png")
+    settings = config.make_settings("chest_xray", {"data": str(tmp_path / "data")})
+    dataset.prepare_evaluation(settings, tmp_path, 16)
+    splits = dataset.read_table(tmp_path / "splits.csv", "02")
+    assert len(splits) == len(images.load_cache(tmp_path / "images.npy")) == 3  # a copy is no reason not to evaluate
+    assert set(splits["split"]) == {"test"}
+
+
+@pytest.mark.parametrize("folder", ["test", "train"])
+def test_evaluation_of_unreadable_images_only_is_refused(tmp_path, folder):
+    write(tmp_path, "data/train/NORMAL/a.png", 1)
+    (tmp_path / "data" / folder / "PNEUMONIA").mkdir(parents=True)
+    (tmp_path / "data" / folder / "PNEUMONIA" / "b.png").write_bytes(b"broken")
+    if folder == "train":
+        (tmp_path / "data/train/NORMAL/a.png").write_bytes(b"broken")
+    settings = config.make_settings("chest_xray", {"data": str(tmp_path / "data")})
+    with pytest.raises(InputError, match="no image that can be read"):
+        dataset.prepare_evaluation(settings, tmp_path, 16)
+
+
+def test_pixels_of_the_scan_are_those_of_read_image(tmp_path):
+    """EXIF turns the image before its size is recorded."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    film(1, 60, 40).save(buffer, "JPEG", exif=exif)
+    (tmp_path / "train" / "NORMAL").mkdir(parents=True)
+    (tmp_path / "train/NORMAL/a.jpeg").write_bytes(buffer.getvalue())
+    manifest = dataset.scan(tmp_path).manifest
+    assert manifest[["width", "height"]].to_numpy().tolist() == [[40, 60]]

@@ -1,0 +1,384 @@
+"""The one path from bytes to pixels: every colour mode, DICOM, damaged files, resizing, the cache."""
+
+from __future__ import annotations
+
+import io
+import zlib
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+
+from helpers import images
+from helpers.config import InputError
+
+RAMP = np.arange(0, 240, 2, np.uint8).reshape(10, 12)  # 12 wide, 10 high, every pixel another grey
+GREY_OF_RED = round(0.299 * 200)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def solid(mode: str, colour) -> Image.Image:
+    return Image.new(mode, (6, 4), colour)
+
+
+# JPEG and PNG
+
+
+@pytest.mark.parametrize(
+    ("data", "grey"),
+    [  # in this order: plain, coloured, palette, alpha, 1 bit, JPEG, CMYK
+        (encode(solid("L", 90)), 90),
+        (encode(solid("RGB", (70, 70, 70))), 70),
+        (encode(solid("RGB", (200, 0, 0))), GREY_OF_RED),
+        (encode(solid("RGB", (200, 0, 0)).convert("P")), GREY_OF_RED),
+        (encode(solid("RGBA", (200, 200, 200, 255))), 200),
+        (encode(solid("RGBA", (200, 200, 200, 0))), 0),  # transparent: black lies below
+        (encode(solid("RGBA", (200, 200, 200, 51))), 40),  # a fifth of it
+        (encode(solid("LA", (100, 255))), 100),
+        (encode(solid("LA", (100, 51))), 20),
+        (encode(solid("L", 90), transparency=90), 0),
+        (encode(solid("L", 90).convert("P"), transparency=bytes(90) + b"\x33" * 166), 18),
+        (encode(solid("1", 1)), 255),
+        (encode(solid("1", 0)), 0),
+        (encode(solid("L", 90), "JPEG"), 90),
+        (encode(solid("RGB", (70, 70, 70)), "JPEG", quality=100), 70),
+        (encode(solid("CMYK", (0, 0, 0, 155)), "JPEG", quality=100), 100),
+        (encode(solid("CMYK", (0, 0, 0, 0)), "JPEG", quality=100), 255),
+    ],
+)
+def test_every_colour_mode_becomes_the_grey_one_expects(data, grey):
+    pixels = images.read_image(data)
+    assert pixels.shape == (4, 6)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels, grey, atol=1)
+
+
+def test_grey_png_pixels_come_back_as_they_were_written():
+    assert np.array_equal(images.read_image(encode(Image.fromarray(RAMP))), RAMP)
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14, 16])
+def test_deep_png_is_scaled_by_the_bits_its_values_use(bits):
+    most = 2**bits - 1
+    deep = np.linspace(0, most, 120).round().reshape(10, 12).astype(np.uint16)
+    pixels = images.read_image(encode(Image.fromarray(deep)))
+    assert np.array_equal(pixels, np.rint(deep * (255 / most)).astype(np.uint8))
+    assert (pixels.min(), pixels.max()) == (0, 255)
+
+
+def test_deep_png_that_holds_8_bits_is_left_alone():
+    assert np.array_equal(images.read_image(encode(Image.fromarray(RAMP.astype(np.uint16)))), RAMP)
+
+
+def test_two_deep_images_of_one_exposure_keep_their_ratio():
+    bright = images.read_image(encode(Image.fromarray(np.full((4, 4), 4000, np.uint16))))
+    dark = images.read_image(encode(Image.fromarray(np.full((4, 4), 2100, np.uint16))))
+    np.testing.assert_allclose(dark.astype(float), bright * (2100 / 4000), atol=1)  # no stretching to the image's own
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [(1, RAMP), (2, RAMP[:, ::-1]), (3, RAMP[::-1, ::-1]), (6, np.rot90(RAMP, -1)), (8, np.rot90(RAMP))],
+)
+def test_orientation_in_exif_is_applied(kind, orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 100} if kind == "JPEG" else {}
+    pixels = images.read_image(encode(Image.fromarray(RAMP), kind, exif=exif, **options))
+    assert pixels.shape == turned.shape
+    assert pixels.flags["C_CONTIGUOUS"]
+    np.testing.assert_allclose(pixels.astype(int), turned, atol=2)
+
+
+def test_one_pixel_is_an_image():
+    assert images.read_image(encode(Image.new("L", (1, 1), 7))).tolist() == [[7]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_path_and_bytes_give_the_same_pixels(tmp_path, kind):
+    data = encode(Image.fromarray(RAMP).convert("RGB"), kind)
+    file = tmp_path / "größe.bin"  # the content counts, not the suffix
+    file.write_bytes(data)
+    assert np.array_equal(images.read_image(data), images.read_image(file))
+    assert np.array_equal(images.read_image(data), images.read_image(str(file)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.9])
+def test_truncated_files_are_refused(tmp_path, kind, kept):
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80)).astype(np.uint8)
+    data = encode(Image.fromarray(noise), kind)
+    file = tmp_path / "half.jpeg"
+    file.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(InputError, match=r"half\.jpeg cannot be read as an image: .*truncated"):
+        images.read_image(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"Patient: J. Doe, 4 years\n", "cannot be read as an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot be read as an image"),
+        (encode(Image.fromarray(RAMP), "GIF"), "cannot be read as an image"),
+        (encode(Image.fromarray(RAMP), "TIFF"), "cannot be read as an image"),
+        (bytes(128) + b"DICM" + b"\x00" * 40, "cannot be read as an image|is a DICOM file without an image"),
+        (encode(Image.fromarray(RAMP))[:8], "cannot be read as an image"),
+    ],
+    ids=["empty", "text", "svg", "gif", "tiff", "dicom-header", "png-header"],
+)
+def test_what_is_no_image_is_refused_by_name(tmp_path, content, said):
+    file = tmp_path / "film.jpg"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=rf"film\.jpg ({said})"):
+        images.read_image(file)
+    with pytest.raises(InputError, match=f"the image ({said})"):
+        images.read_image(content)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"none\.png cannot be opened: No such file"):
+        images.read_image(tmp_path / "none.png")
+    with pytest.raises(InputError, match="cannot be opened"):
+        images.read_image(tmp_path)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
+    data = encode(Image.fromarray(RAMP))
+    monkeypatch.setattr(images, "MOST_PIXELS", 120)
+    assert images.read_image(data).size == 120
+    monkeypatch.setattr(images, "MOST_PIXELS", 119)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(InputError, match="megapixels; at most"):
+        images.read_image(data)
+
+
+def test_a_bomb_is_refused_from_its_header():
+    bomb = bytearray(encode(Image.new("1", (8, 8))))
+    bomb[16:24] = (40_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
+    with pytest.raises(InputError, match=r"megapixels|exceeds limit"):
+        images.read_image(bytes(bomb))
+
+
+# DICOM
+
+
+def dicom(stored: np.ndarray, bits: int = 12, photometric: str = "MONOCHROME2", **elements) -> bytes:
+    """A digital X-ray; `stored` (height, width), or (frames, height, width), or (height, width, 3) for RGB."""
+    data = pydicom.Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID, data.SOPInstanceUID = DigitalXRayImageStorageForPresentation, generate_uid()
+    samples = 3 if photometric == "RGB" else 1
+    if stored.ndim == 3 and samples == 1:
+        data.NumberOfFrames = len(stored)
+    data.Rows, data.Columns = stored.shape[:2] if samples == 3 else stored.shape[-2:]
+    data.SamplesPerPixel, data.PhotometricInterpretation = samples, photometric
+    if samples == 3:
+        data.PlanarConfiguration = 0
+    data.BitsStored, data.BitsAllocated, data.HighBit = bits, 8 * stored.dtype.itemsize, bits - 1
+    data.PixelRepresentation = int(stored.dtype.kind == "i")
+    data.PixelData = stored.tobytes()
+    data["PixelData"].VR = "OW"
+    for name, value in elements.items():
+        setattr(data, name, value)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, data, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+DEEP = np.arange(1000, 3400, 20, np.uint16).reshape(10, 12)  # well inside 12 bits
+
+
+def test_twelve_bits_are_scaled_to_eight():
+    pixels = images.read_image(dicom(DEEP))
+    assert np.array_equal(pixels, np.rint(DEEP / 4095 * 255))
+    assert pixels.dtype == np.uint8
+
+
+def test_eight_bits_are_left_alone():
+    assert np.array_equal(images.read_image(dicom(RAMP, bits=8)), RAMP)
+
+
+def test_an_inverted_film_gives_the_same_picture():
+    plain = images.read_image(dicom(DEEP))
+    inverted = images.read_image(dicom((4095 - DEEP).astype(np.uint16), photometric="MONOCHROME1"))
+    np.testing.assert_allclose(inverted.astype(int), plain, atol=1)
+    window = {"WindowCenter": 2000, "WindowWidth": 1000}
+    plain = images.read_image(dicom(DEEP, **window))
+    window["WindowCenter"] = 4095 - 2000 + 1
+    inverted = images.read_image(dicom((4095 - DEEP).astype(np.uint16), photometric="MONOCHROME1", **window))
+    np.testing.assert_allclose(inverted.astype(int), plain, atol=1)
+
+
+def test_a_window_cuts_and_stretches():
+    pixels = images.read_image(dicom(DEEP, WindowCenter=2000.5, WindowWidth=1001))  # 1500 to 2500
+    expected = np.rint(np.clip((DEEP.astype(float) - 1500) / 1000, 0, 1) * 255)
+    np.testing.assert_allclose(pixels.astype(int), expected, atol=1)
+    assert (pixels == 0).any()
+    assert (pixels == 255).any()
+
+
+def test_a_window_wider_than_the_values_does_not_stretch_them():
+    pixels = images.read_image(dicom(DEEP, WindowCenter=2048, WindowWidth=4096))
+    np.testing.assert_allclose(pixels.astype(int), DEEP / 4095 * 255, atol=1)
+
+
+def test_the_first_of_several_windows_counts():
+    one = images.read_image(dicom(DEEP, WindowCenter=2000, WindowWidth=500))
+    two = images.read_image(dicom(DEEP, WindowCenter=[2000, 1200], WindowWidth=[500, 50]))
+    assert np.array_equal(one, two)
+
+
+def test_an_empty_window_is_no_window():
+    assert np.array_equal(
+        images.read_image(dicom(DEEP, WindowCenter=None, WindowWidth=None)), images.read_image(dicom(DEEP))
+    )
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (16, 0), (0.25, 0), (2, 500)])
+def test_without_a_window_rescaling_does_not_clip(slope, intercept):
+    pixels = images.read_image(dicom(DEEP, RescaleSlope=slope, RescaleIntercept=intercept))
+    lowest, most = intercept, slope * 4095 + intercept
+    np.testing.assert_allclose(pixels.astype(int), (DEEP * slope + intercept - lowest) / (most - lowest) * 255, atol=1)
+
+
+def test_a_window_is_in_rescaled_units():
+    # stored 2000 becomes 2 * 2000 - 1000 = 3000, the window's centre
+    pixels = images.read_image(dicom(DEEP, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=3000, WindowWidth=1000))
+    expected = np.clip((2 * DEEP.astype(float) - 1000 - 2500) / 1000, 0, 1) * 255
+    np.testing.assert_allclose(pixels.astype(int), expected, atol=1)
+
+
+def test_signed_values_without_a_window_are_spread_over_all_greys():
+    signed = (DEEP.astype(np.int16) - 2000).astype(np.int16)
+    pixels = images.read_image(dicom(signed, bits=16))
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert np.array_equal(np.argsort(pixels, axis=None, kind="stable"), np.arange(120))
+
+
+def test_a_lookup_table_is_applied():
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [256, 0, 16], [256 * (255 - i) + 255 - i for i in range(256)]
+    table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
+    pixels = images.read_image(dicom(RAMP, bits=8, VOILUTSequence=[table]))
+    np.testing.assert_allclose(pixels.astype(int), 255 - RAMP.astype(int), atol=1)  # this table inverts
+
+
+def test_the_first_of_several_frames_is_taken():
+    frames = np.stack([DEEP, DEEP[::-1], np.zeros_like(DEEP)])
+    assert np.array_equal(images.read_image(dicom(frames)), images.read_image(dicom(DEEP)))
+    assert np.array_equal(images.read_image(dicom(DEEP[None])), images.read_image(dicom(DEEP)))
+
+
+def test_colour_becomes_grey():
+    red = np.zeros((4, 6, 3), np.uint8)
+    red[..., 0] = 200
+    assert np.array_equal(images.read_image(dicom(red, bits=8, photometric="RGB")), np.full((4, 6), GREY_OF_RED))
+
+
+def test_uniform_dicom_is_read():
+    assert images.read_image(dicom(np.zeros((4, 4), np.uint16))).max() == 0
+    flat = dicom(np.full((4, 4), -5, np.int16), bits=16)
+    assert len(np.unique(images.read_image(flat))) == 1
+
+
+def test_dicom_without_pixels_is_refused(tmp_path):
+    report = pydicom.Dataset()
+    report.file_meta = FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    report.SOPClassUID, report.SOPInstanceUID = DigitalXRayImageStorageForPresentation, generate_uid()
+    pydicom.dcmwrite(tmp_path / "report.dcm", report, enforce_file_format=True)
+    with pytest.raises(InputError, match=r"report\.dcm is a DICOM file without an image in it"):
+        images.read_image(tmp_path / "report.dcm")
+
+
+def test_damaged_or_too_large_dicom_is_refused(monkeypatch):
+    data = dicom(DEEP)
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        images.read_image(data[:-100])
+    monkeypatch.setattr(images, "MOST_PIXELS", 100)
+    with pytest.raises(InputError, match="megapixels"):
+        images.read_image(data)
+
+
+# Resizing and the cache
+
+
+@pytest.mark.parametrize("shape", [(10, 12), (300, 200), (1, 1), (64, 64), (3, 500)])
+def test_resizing_stretches_to_a_square(shape):
+    small = images.resize(np.full(shape, 77, np.uint8), 64)
+    assert small.shape == (64, 64)
+    assert small.dtype == np.uint8
+    assert (small == 77).all()
+
+
+def test_an_image_of_the_right_size_is_left_alone():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32)).astype(np.uint8)
+    assert np.array_equal(images.resize(image, 32), image)
+
+
+def test_reducing_averages_instead_of_skipping():
+    stripes = np.zeros((256, 256), np.uint8)
+    stripes[:, ::2] = 255
+    small = images.resize(stripes, 32)
+    assert small.std() < 5  # a grid that skips pixels would be all black or all white
+    np.testing.assert_allclose(small.mean(), 127.5, atol=2)
+
+
+def test_left_stays_left_and_up_stays_up():
+    image = np.zeros((100, 200), np.uint8)
+    image[:20, 120:] = 255
+    small = images.resize(image, 40)
+    assert small[:8, 26:].min() > 200
+    assert small[12:].max() == 0
+    assert small[:, :20].max() == 0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(1)
+    paths = []
+    for i in range(7):
+        image = Image.fromarray(rng.integers(0, 256, (40 + i, 60)).astype(np.uint8))
+        paths.append(f"{'ab'[i % 2]}/{i}.{'png' if i % 3 else 'jpeg'}")
+        (tmp_path / paths[-1]).parent.mkdir(exist_ok=True)
+        image.save(tmp_path / paths[-1])
+    return tmp_path, paths
+
+
+def test_the_cache_equals_reading_one_by_one(folder):
+    root, paths = folder
+    cache = images.build_cache(root, paths[::-1], 24, root / "images.npy")
+    one_by_one = np.stack([images.resize(images.read_image(root / path), 24) for path in paths[::-1]])
+    assert np.array_equal(cache, one_by_one)
+    assert cache.dtype == np.uint8
+    assert not cache.flags.writeable
+    assert np.array_equal(images.load_cache(root / "images.npy"), cache)
+
+
+def test_a_cache_that_fails_leaves_the_old_one(folder):
+    root, paths = folder
+    before = images.build_cache(root, paths, 24, root / "images.npy").copy()
+    (root / paths[4]).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"4\.png"):
+        images.build_cache(root, paths, 24, root / "images.npy")
+    assert np.array_equal(images.load_cache(root / "images.npy"), before)
+
+
+def test_a_cache_that_fails_leaves_none(folder):
+    root, paths = folder
+    (root / paths[-1]).unlink()
+    with pytest.raises(InputError, match="cannot be opened"):
+        images.build_cache(root, paths, 24, root / "images.npy")
+    assert not (root / "images.npy").exists()
