@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -207,6 +208,8 @@ def train_stage(
     for layer in best.layers:
         if layer.weights:
             classifier.get_layer(layer.name).set_weights(layer.get_weights())
+    if not head:
+        shutil.rmtree(run / "training" / "activations", ignore_errors=True)  # gigabytes that nothing needs any more
     return classifier, history
 
 
