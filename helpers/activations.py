@@ -63,7 +63,8 @@ def build(
         config.write_text(stamp, key)
     pooled = cut(classifier, 0)
     both = pooled + (cut(classifier, settings.unfrozen_layers) if settings.unfrozen_layers else [])
-    frozen, views = keras.Model(classifier.inputs[0], both), []
+    network, views = keras.Model(classifier.inputs[0], both), []
+    frozen = tf.function(lambda pixels: keras.tree.flatten(network(pixels, training=False)))  # one graph for all views
     for view in range(settings.cached_views):
         rng = np.random.default_rng([settings.seed, 0, view])
         change = batches.draw_augmentation(settings, len(rows["train"]), rng)
@@ -97,8 +98,10 @@ def _view(
             if time.perf_counter() - start > told:
                 print(f"activations {name}: {done} of {len(rows)}", flush=True)
                 told += 60
-        for store, aside, file in zip(stores, asides, files, strict=True):
+        for store in stores:
             store.flush()
+        del store, stores  # Windows renames no file that is mapped
+        for aside, file in zip(asides, files, strict=True):
             aside.replace(file)
         seconds = time.perf_counter() - start
         print(

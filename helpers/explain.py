@@ -31,7 +31,7 @@ def heatmaps(classifier: keras.Model, pixels: np.ndarray, method: str = "Grad-CA
     maps = []
     for start in range(0, len(pixels), batch):
         raw = explainer(
-            lambda output: output[:, 0],
+            lambda output: output[:, 0] - keras.ops.stop_gradient(output[:, 0]),  # Grad-CAM++ takes its exponential
             pixels[start : start + batch, ..., None].astype(np.float32),
             penultimate_layer=last,
             seek_penultimate_conv_layer=False,

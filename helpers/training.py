@@ -71,12 +71,20 @@ def fit(
         classifier = keras.saving.load_model(folder / _file(state["history"][-1]["epoch"]))
     while not _finished(state, epochs, patience):
         epoch, start = state["history"][-1]["epoch"] + 1, time.perf_counter()
+        _seed_draws(classifier, key, epoch)
         losses = classifier.fit(epoch_batches(epoch), epochs=epoch, initial_epoch=epoch - 1, shuffle=False, verbose=0)
         figures = {"epoch": epoch, "loss": losses.history["loss"][0]} | validate(classifier)
         _save_epoch(classifier, folder, state, figures | {"seconds": round(time.perf_counter() - start, 1)})
         print("  ".join(f"{name} {value:.4g}" for name, value in state["history"][-1].items()), flush=True)
     best = keras.saving.load_model(folder / _file(_best(state)), compile=False)
     return best, pd.DataFrame(state["history"])
+
+
+def _seed_draws(classifier: keras.Model, key: str, epoch: int) -> None:
+    """Make what Dropout draws depend on the epoch alone: Keras does not save how far its generators have come."""
+    rng = np.random.default_rng([int(config.fingerprint(key), 16), epoch])
+    for state in (v for v in classifier.variables if v.path.endswith("seed_generator_state")):
+        state.assign(rng.integers(2**31, size=2))
 
 
 def _file(epoch: int) -> str:

@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import ndimage
 
 from helpers import config
 
@@ -62,17 +64,8 @@ def commit(clone: Clone) -> str:
     """Make the copy a git clone with one commit; its hash, "" where there is no git."""
     if not shutil.which("git"):
         return ""
-    git = [
-        "git",
-        "-C",
-        str(clone.root),
-        "-c",
-        "user.name=t",
-        "-c",
-        "user.email=t@example.org",
-        "-c",
-        "commit.gpgsign=false",
-    ]
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+    git = ["git", "-C", str(clone.root), *who]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--no-verify", "-m", "as it is"]):
         subprocess.run([*git, *words], check=True, env=environment, capture_output=True)
@@ -89,7 +82,7 @@ class SmokeRun:
     folder: Path
     data: Path  # the phantoms it drew
     commit: str
-    done: subprocess.CompletedProcess
+    done: subprocess.CompletedProcess = field(repr=False)
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +93,7 @@ def smoke(tmp_path_factory) -> SmokeRun:
     head = commit(clone)
     name = "contracts-7f3a"  # found nowhere else, should it leak into a result
     done = clone.python("helpers.run", "--profile", "smoke", "--name", name)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr}"
     yield SmokeRun(clone, name, clone.reports / name, clone.root / "data" / "smoke", head, done)
     shutil.rmtree(above, ignore_errors=True)
 
@@ -108,3 +102,53 @@ def smoke(tmp_path_factory) -> SmokeRun:
 def clone(tmp_path) -> Clone:
     """A fresh copy of the code, for one test."""
     return make_clone(tmp_path / "clone")
+
+
+BRIGHT, WEIGHT = 0.5, 200.0  # of the planted classifier: what counts as bright, and how much it counts
+
+
+def planted_logit(pixels: np.ndarray) -> float:
+    """What the planted classifier must answer to float (32, 32), 0-255, computed with SciPy."""
+    local_mean = ndimage.uniform_filter(pixels.astype(np.float64) / 255, 5, mode="constant")
+    return WEIGHT * np.maximum(local_mean - BRIGHT, 0).mean() - 2
+
+
+@pytest.fixture(scope="session")
+def planted():
+    """A flat Keras classifier (32, 32, 1) with hand-set weights: ill is what has a bright spot of 5 pixels or more."""
+    import keras
+    from keras import layers
+
+    pixels = layers.Input((32, 32, 1), name="pixels")
+    x = layers.Rescaling(1 / 255, name="preprocessing")(pixels)
+    x = layers.Conv2D(1, 5, padding="same", activation="relu", name="spots")(x)
+    x = layers.GlobalAveragePooling2D(name="pooling")(x)
+    x = layers.Dense(1, activation="relu", name="dense")(x)
+    x = layers.Dropout(0.5, name="dropout")(x)
+    x = layers.Dense(1, name="logit")(x)
+    network = keras.Model(pixels, layers.Activation("sigmoid", name="probability")(x))
+    network.get_layer("spots").set_weights([np.full((5, 5, 1, 1), 1 / 25), np.array([-BRIGHT])])
+    network.get_layer("dense").set_weights([np.eye(1), np.zeros(1)])
+    network.get_layer("logit").set_weights([np.full((1, 1), WEIGHT), np.array([-2.0])])
+    return network
+
+
+@pytest.fixture(scope="session")
+def planted_folder(planted, tmp_path_factory) -> Path:
+    """The planted classifier as a model folder: threshold 0.4, and a calibration that adds a half."""
+    from helpers import model
+
+    folder = tmp_path_factory.mktemp("planted") / "model"
+    card = model.make_card(config.make_settings("smoke"), "0" * 64)
+    calibration = {"method": "platt", "slope": 1.0, "intercept": 0.5}
+    model.save(planted, folder, card | {"threshold": 0.4, "threshold_policy": "0.4", "calibration": calibration})
+    return folder
+
+
+def planted_film(spot: tuple[int, int] | None = None, size: int = 32, seed: int = 0) -> np.ndarray:
+    """uint8 (size, size): dark noise and, at `spot` (row, column, in 32nds of the size), a bright square of 10."""
+    film = np.random.default_rng(seed).integers(0, 90, (size, size)).astype(np.uint8)
+    if spot:
+        row, column = (size * place // 32 for place in spot)
+        film[row : row + size * 10 // 32, column : column + size * 10 // 32] = 250
+    return film

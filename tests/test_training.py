@@ -1,0 +1,469 @@
+"""Training that can be killed: the same weights and history as an undisturbed one; cached activations."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from helpers import activations, batches, config, model, phantom, training
+from helpers.config import make_settings
+
+SIZE = 32
+EPOCHS = 3
+
+
+# fit, on a network so small that an epoch takes no time
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    """Without graphs, whose making would take most of the time; the fixture `graphs` takes that back for a test."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def graphs():
+    """As outside of tests."""
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(True)
+
+
+class Killed(BaseException):
+    """As a signal: nothing may catch it."""
+
+
+def numbers_network() -> keras.Model:
+    keras.utils.set_random_seed(3)
+    start = layers.Input((6,))
+    x = layers.Dense(8, "relu", name="dense")(start)
+    x = layers.Dropout(0.3, seed=5)(x)
+    x = layers.Dense(8, "relu", name="wide")(x)
+    x = layers.Dropout(0.3)(x)  # its own seed: another one in every process
+    network = keras.Model(start, layers.Dense(1, "sigmoid", name="last")(x))
+    training.compile_model(network, 0.05, make_settings("smoke"))
+    return network
+
+
+NUMBERS = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+ANSWERS = (NUMBERS[:, 0] + NUMBERS[:, 1] > 0).astype(np.float32)[:, None]
+
+
+def number_batches(epoch: int) -> tf.data.Dataset:
+    order = np.random.default_rng([1, epoch]).permutation(32)
+    return tf.data.Dataset.from_tensor_slices((NUMBERS[order], ANSWERS[order])).batch(16)
+
+
+def loss_on_held_out(network: keras.Model) -> dict[str, float]:
+    probability = np.clip(np.asarray(network(NUMBERS[32:])), 1e-6, 1 - 1e-6)
+    truth = ANSWERS[32:]
+    return {"val_loss": float(-np.mean(truth * np.log(probability) + (1 - truth) * np.log(1 - probability)))}
+
+
+def fit(folder, epochs=EPOCHS, validate=loss_on_held_out, key="key", patience=100, data=number_batches):
+    return training.fit(numbers_network(), data, validate, epochs, patience, folder, key)
+
+
+def same_weights(one: keras.Model, other: keras.Model) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("fit"))
+
+
+def assert_as_undisturbed(result, undisturbed) -> None:
+    (best, history), (expected, expected_history) = result, undisturbed
+    pd.testing.assert_frame_equal(history.drop(columns="seconds"), expected_history.drop(columns="seconds"))
+    assert same_weights(best, expected)
+
+
+def test_a_history_has_a_row_per_epoch_from_the_start(undisturbed):
+    _, history = undisturbed
+    assert list(history.columns) == ["epoch", "loss", "val_loss", "seconds"]
+    assert history["epoch"].tolist() == [0, 1, 2, 3]
+    assert history["loss"].isna().tolist() == [True, False, False, False]
+    assert history["val_loss"].is_monotonic_decreasing  # it learns
+
+
+@pytest.mark.parametrize("killed_at", range(EPOCHS + 1))
+@pytest.mark.parametrize("moment", ["after training", "after saving the model"])
+def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, undisturbed, killed_at, moment):
+    seen = []
+
+    def killed_validate(network):
+        seen.append(0)
+        if moment == "after training" and len(seen) == killed_at + 1:
+            raise Killed
+        return loss_on_held_out(network)
+
+    def killed_write(file, value):
+        if moment == "after saving the model" and value["history"][-1]["epoch"] == killed_at:
+            raise Killed
+        write(file, value)
+
+    write = config.write_json
+    monkeypatch.setattr(config, "write_json", killed_write)
+    with pytest.raises(Killed):
+        fit(tmp_path, validate=killed_validate)
+    monkeypatch.undo()
+    trained = []
+    result = fit(tmp_path, data=lambda epoch: trained.append(epoch) or number_batches(epoch))
+    assert trained == list(range(max(killed_at, 1), EPOCHS + 1))  # no epoch twice
+    assert_as_undisturbed(result, undisturbed)
+
+
+def test_fewer_epochs_and_then_more_are_the_same_as_all_at_once(tmp_path, undisturbed):
+    for epochs in (1, 2, EPOCHS):
+        result = fit(tmp_path, epochs)
+    assert_as_undisturbed(result, undisturbed)
+
+
+def test_a_finished_training_returns_at_once(tmp_path, undisturbed):
+    fit(tmp_path)
+
+    def never(_):
+        pytest.fail("trained or validated again")
+
+    assert_as_undisturbed(fit(tmp_path, validate=never, data=never), undisturbed)
+
+
+def test_another_key_starts_anew(tmp_path):
+    fit(tmp_path, 2)
+    trained = []
+    _, history = fit(tmp_path, 1, key="other", data=lambda epoch: trained.append(epoch) or number_batches(epoch))
+    assert trained == [1]
+    assert history["epoch"].tolist() == [0, 1]
+    assert json.loads((tmp_path / "state.json").read_text())["key"] == "other"
+
+
+def scripted(losses: list[float], seen: list) -> training.Validate:
+    """Validation losses by epoch; the weights of every epoch go to `seen`."""
+
+    def validate(network):
+        seen.append(network.get_weights())
+        return {"val_loss": losses[len(seen) - 1], "val_auc": 0.5}
+
+    return validate
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "last", "best"),
+    [
+        ([1.0, 0.8, 0.9, 0.85, 0.1], 2, 3, 1),  # the better epoch 4 comes too late
+        ([1.0, 0.8, 0.9, 0.7, 0.8, 0.9], 2, 5, 3),
+        ([0.5, 0.6, 0.7], 1, 1, 0),  # never better than at the start
+        ([1.0, 0.8, 0.8, 0.8], 2, 3, 1),  # of equals the first
+        ([1.0, 0.9, 0.8], 9, 2, 2),
+    ],
+)
+def test_training_stops_when_patience_ends_and_the_best_epoch_is_returned(tmp_path, losses, patience, last, best):
+    seen = []
+    network, history = fit(tmp_path, len(losses) - 1, scripted(losses, seen), patience=patience)
+    assert history["epoch"].tolist() == list(range(last + 1))
+    assert history["val_loss"].tolist() == losses[: last + 1]
+    for weights, expected in zip(network.get_weights(), seen[best], strict=True):
+        assert np.array_equal(weights, expected)
+    kept = {f"epoch-{epoch:03d}.keras" for epoch in (best, last)}
+    assert {file.name for file in tmp_path.iterdir()} == kept | {"state.json"}
+
+
+def test_patience_goes_on_over_an_interruption(tmp_path):
+    seen = []
+    fit(tmp_path, 2, scripted([1.0, 0.8, 0.9], seen), patience=2)
+    _, history = fit(tmp_path, 9, scripted([0, 0, 0, 0.95, 0.1], seen), patience=2)
+    assert history["epoch"].tolist() == [0, 1, 2, 3]
+
+
+# Images: bright ones are ill
+
+
+def images_network(kind: str = "plain") -> keras.Model:
+    """A small flat classifier with the names of `model.add_head`; "residual": its last layers have two inputs."""
+    keras.utils.set_random_seed(2)
+    pixels = layers.Input((SIZE, SIZE, 1), name="pixels")
+    x = layers.Rescaling(1 / 40, -3, name="preprocessing")(pixels)
+    x = layers.Conv2D(4, 3, padding="same", name="one")(x)
+    x = layers.BatchNormalization(name="one_bn")(x)
+    skipped = x = layers.ReLU(name="one_relu")(x)
+    x = layers.Conv2D(4, 3, padding="same", name="two")(x)
+    x = layers.BatchNormalization(name="two_bn")(x)
+    if kind == "residual":
+        x = layers.Add(name="add")([skipped, x])
+    x = layers.ReLU(name="two_relu")(x)
+    return model.add_head(keras.Model(pixels, x), make_settings("smoke", {"dense_units": 8, "dropout": 0.2}))
+
+
+def settings(**changed):
+    small = {
+        "image_size": SIZE,
+        "batch_size": 8,
+        "cached_views": 2,
+        "head_epochs": 3,
+        "fine_tuning_epochs": 2,
+        "patience": 9,
+    }
+    rates = {"head_rate": 0.03, "fine_tuning_rate": 0.01, "unfrozen_layers": 3, "dense_units": 8}
+    return make_settings("smoke", small | rates | changed)
+
+
+@pytest.fixture(scope="module")
+def cache() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    level = np.where(np.arange(32) % 2, 150, 90)[:, None, None]
+    return np.clip(level + rng.normal(0, 30, (32, SIZE, SIZE)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def splits() -> pd.DataFrame:
+    labels = np.where(np.arange(32) % 2, "PNEUMONIA", "NORMAL")
+    sides = ["train"] * 20 + ["validation"] * 8 + ["test"] * 4
+    return pd.DataFrame({"path": [f"{i:02d}.png" for i in range(32)], "split": sides, "label": labels})
+
+
+def augmented(cache: np.ndarray, rows: np.ndarray, view: int) -> np.ndarray:
+    """The pixels of a view, as the whole network would see them."""
+    change = batches.draw_augmentation(settings(), len(rows), np.random.default_rng([settings().seed, 0, view]))
+    return batches.augment(cache[rows][..., None].astype(np.float32), change).numpy()
+
+
+ROWS = {"train": np.array([4, 1, 9, 30, 7]), "validation": np.array([2, 3])}
+
+
+@pytest.mark.parametrize(("kind", "unfrozen", "tensors"), [("plain", 0, 1), ("plain", 3, 1), ("residual", 2, 2)])
+def test_the_tail_on_cached_activations_equals_the_whole_network(tmp_path, cache, kind, unfrozen, tensors):
+    classifier = images_network(kind)
+    chosen = settings(unfrozen_layers=unfrozen)
+    head, fine = activations.build(classifier, cache, ROWS, chosen, tmp_path / "kept", "key")
+    assert len(head.train) == len(fine.train) == 2
+    assert len(fine.validation) == tensors
+    for depth, part in ((0, head), (unfrozen, fine)):
+        tail = activations.tail(classifier, depth)
+        for view in (0, 1):
+            stored = activations.cached_batches(part.train[view], np.arange(5), 2)
+            whole = np.asarray(classifier(augmented(cache, ROWS["train"], view)))
+            np.testing.assert_allclose(tail.predict(stored, verbose=0), whole, atol=1e-3)
+        stored = activations.cached_batches(part.validation, np.arange(2), 2)
+        whole = np.asarray(classifier(cache[ROWS["validation"]][..., None].astype(np.float32)))
+        np.testing.assert_allclose(tail.predict(stored, verbose=0), whole, atol=1e-3)
+    assert all(array.dtype == np.float16 for array in [*fine.validation, *fine.train[0]])
+
+
+def test_the_tail_shares_its_weights_with_the_classifier():
+    classifier = images_network()
+    tail = activations.tail(classifier, 3)
+    assert {x.name for x in tail.layers if x.weights} == {"two", "two_bn", "dense", "logit"}
+    tail.get_layer("logit").set_weights([np.full((8, 1), 0.5, np.float32), np.full(1, 0.25, np.float32)])
+    assert classifier.get_layer("logit").get_weights()[1] == 0.25
+
+
+def test_cached_batches_keep_rows_and_their_targets_together():
+    arrays = [np.arange(12, dtype=np.float16).reshape(6, 2), np.arange(6, dtype=np.float16)[:, None] * 10]
+    targets, order = np.arange(6) * 100, np.array([5, 0, 3, 1])
+    found = list(activations.cached_batches(arrays, order, 3, targets))
+    assert [len(answers) for _, answers in found] == [3, 1]
+    one, two = (np.concatenate([inputs[i] for inputs, _ in found]) for i in (0, 1))
+    assert one.dtype == np.float32
+    assert np.array_equal(one, arrays[0][order])
+    assert np.array_equal(two[:, 0], order * 10)
+    assert np.array_equal(np.concatenate([answers for _, answers in found]), order * 100)
+
+
+def test_activations_on_disk_are_used_and_only_missing_ones_made(tmp_path, cache, capsys):
+    classifier, chosen = images_network(), settings()
+
+    def build(key="key"):
+        part = activations.build(classifier, cache, ROWS, chosen, tmp_path / "kept", key)[1]
+        copy = [np.array(array) for array in (part.train[0][0], part.train[1][0], part.validation[0])]
+        return copy, capsys.readouterr().out.count(" images in ")
+
+    first, made = build()
+    assert made == 3  # two views and validation
+    assert build()[1] == 0
+    (tmp_path / "kept" / "train-1-1.npy").unlink()
+    (tmp_path / "kept" / "train-1-1.part").write_bytes(b"half a file")
+    again, made = build()
+    assert made == 1
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    classifier.get_layer("one").set_weights([w * 2 for w in classifier.get_layer("one").get_weights()])
+    assert all(np.array_equal(a, b) for a, b in zip(first, build()[0], strict=True))  # the key says what to trust
+    (tmp_path / "kept" / "train-7-0.npy").touch()
+    other, made = build("other key")
+    assert made == 3
+    assert not np.array_equal(first[0], other[0])
+    assert not (tmp_path / "kept" / "train-7-0.npy").exists()
+
+
+def test_activations_that_were_interrupted_are_made_again(tmp_path, cache, monkeypatch):
+    classifier, chosen = images_network(), settings()
+    expected = activations.build(classifier, cache, ROWS, chosen, tmp_path / "whole", "key")[1]
+
+    def interrupted(*arguments):
+        yield from list(batches_of(*arguments))[:0]
+        raise Killed
+
+    batches_of = batches.viewed_batches
+    monkeypatch.setattr(batches, "viewed_batches", interrupted)
+    with pytest.raises(Killed):
+        activations.build(classifier, cache, ROWS, chosen, tmp_path / "kept", "key")
+    monkeypatch.undo()
+    assert not list((tmp_path / "kept").glob("*.npy"))
+    found = activations.build(classifier, cache, ROWS, chosen, tmp_path / "kept", "key")[1]
+    assert np.array_equal(found.train[1][0], expected.train[1][0])
+    assert not list((tmp_path / "kept").glob("*.part"))
+
+
+def weights_by_layer(classifier: keras.Model) -> dict[str, list[np.ndarray]]:
+    return {layer.name: layer.get_weights() for layer in classifier.layers if layer.weights}
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_both_ways_to_train_move_what_may_move_and_learn(tmp_path, cache, splits, views):
+    still = dict.fromkeys(("rotation", "zoom", "shear", "translation", "brightness", "contrast"), 0)
+    classifier, chosen = images_network(), settings(cached_views=views, **still)
+    for stage, moving in (("head", {"dense", "logit"}), ("fine_tuning", {"two", "dense", "logit"})):
+        before = weights_by_layer(classifier)
+        figures = training.validation_figures(classifier, cache, splits, chosen)
+        trained, history = training.train_stage(classifier, stage, cache, splits, chosen, tmp_path)
+        after = weights_by_layer(trained)
+        same = {n for n in before if all(np.array_equal(a, b) for a, b in zip(before[n], after[n], strict=True))}
+        assert set(before) - same == moving
+        assert history["val_loss"].iloc[0] == pytest.approx(figures["val_loss"], abs=2e-3)
+        kept = training.validation_figures(trained, cache, splits, chosen)
+        assert kept["val_loss"] == pytest.approx(history["val_loss"].min(), abs=2e-3)
+        assert kept["val_loss"] < figures["val_loss"]
+        stored = tmp_path / "training" / "activations"
+        assert stored.exists() == (bool(views) and stage == "head")  # dropped when nothing needs them any more
+
+
+@pytest.mark.usefixtures("graphs")
+def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path, cache, splits, monkeypatch):
+    chosen = settings()
+
+    def run(name: str) -> keras.Model:
+        return training.train_stage(images_network(), "head", cache, splits, chosen, tmp_path / name)[0]
+
+    expected = run("undisturbed")
+    save = training._save_epoch
+
+    def killed(network, folder, state, figures):
+        save(network, folder, state, figures)
+        if figures["epoch"] == 1:
+            raise Killed
+
+    monkeypatch.setattr(training, "_save_epoch", killed)
+    with pytest.raises(Killed):
+        run("killed")
+    monkeypatch.undo()
+    assert same_weights(run("killed"), expected)
+    shutil.rmtree(tmp_path / "killed" / "training" / "activations")  # not needed to read off a finished stage
+    assert same_weights(run("killed"), expected)
+    assert not (tmp_path / "killed" / "training" / "activations").exists()
+
+
+def test_a_stage_depends_on_its_own_settings_and_the_split_alone(splits):
+    def keys(**changed):
+        return [training.stage_key(stage, splits, settings(**changed)) for stage in ("cut", "head", "fine_tuning")]
+
+    before = keys()
+    assert len(set(before)) == 3
+
+    def changes(**changed):
+        return [a != b for a, b in zip(before, keys(**changed), strict=True)]
+
+    assert changes(seed=9) == [True, True, True]
+    assert changes(head_epochs=9) == [False, True, True]
+    assert changes(fine_tuning_rate=0.5) == [False, False, True]
+    assert changes(unfrozen_layers=4) == [True, False, True]
+    assert changes(resamples=99) == changes(threshold_policy="0.5") == [False, False, False]
+    assert changes(data="elsewhere", phantoms=settings().phantoms) == [False, False, False]  # equal data elsewhere
+    moved = splits.assign(split=splits["split"].replace("test", "train"))
+    assert training.stage_key("head", moved, settings()) != before[1]
+
+
+# Figures
+
+
+def test_parts_hold_rows_labels_and_weights(splits):
+    parts = training.training_parts(splits.drop(index=range(0, 20, 4)).reset_index(drop=True), settings())
+    assert list(parts) == ["train", "validation"]
+    train = parts["train"]
+    assert train.rows.tolist() == list(range(15))
+    assert train.labels.sum() == 10  # of the healthy, every second was dropped
+    assert set(np.round(train.weights, 3)) == {1.5, 0.75}
+    even = training.training_parts(splits, settings(class_weights=False))["validation"]
+    assert even.rows.tolist() == list(range(20, 28))
+    assert even.weights.tolist() == [1.0] * 8
+
+
+def test_validation_figures_are_computed_as_by_hand():
+    start = layers.Input((1,))
+    network = keras.Model(start, layers.Activation("sigmoid")(start))
+    logits, labels = np.array([[-1.0], [2.0], [0.5], [1.0]], np.float32), np.array([0, 1, 0, 1])
+    weights = np.array([1.0, 2.0, 3.0, 0.5])
+    data = tf.data.Dataset.from_tensor_slices(logits).batch(3)
+    figures = training.binary_validation(lambda: data, labels, weights)(network)
+    p = 1 / (1 + np.exp(-logits[:, 0].astype(float)))
+    losses = -np.log(np.where(labels == 1, p, 1 - p))
+    assert figures["val_loss"] == pytest.approx((losses * weights).sum() / weights.sum(), abs=1e-6)
+    assert figures["val_auc"] == 1.0
+
+
+def test_a_linear_probe_tells_good_features_from_useless_ones(cache, splits):
+    pixels = layers.Input((SIZE, SIZE, 1))
+    brightness = keras.Model(pixels, layers.Rescaling(1 / 255)(pixels))
+    assert training.linear_probe(brightness, cache, splits, settings()) == 1.0
+    nothing = keras.Model(pixels, layers.Rescaling(0.0)(pixels))
+    assert training.linear_probe(nothing, cache, splits, settings()) == 0.5
+
+
+def test_logits_and_rows_come_in_order(cache):
+    classifier = images_network()
+    rows = np.array([5, 1, 30])
+    logits = training.predict_logits(classifier, cache, rows)
+    probabilities = np.asarray(classifier(cache[rows][..., None].astype(np.float32)))[:, 0]
+    assert logits.dtype == np.float64
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), probabilities, atol=1e-6)
+
+
+def test_pretraining_changes_the_backbone_once(tmp_path, cache, monkeypatch):
+    asked = []
+
+    def pretraining_set(count, size, seed):
+        asked.append((count, size, seed))
+        return cache[:count], (cache[:count].mean(axis=(1, 2)) > 120).astype(np.float32)[:, None].repeat(6, axis=1)
+
+    monkeypatch.setattr(phantom, "pretraining_set", pretraining_set)
+    chosen = settings(pretraining_phantoms=20, pretraining_epochs=1)
+
+    def backbone():
+        classifier = images_network()
+        return keras.Model(classifier.inputs[0], classifier.get_layer("two_relu").output)
+
+    one, other = backbone(), backbone()
+    history = training.pretrain(one, chosen, tmp_path)
+    assert asked == [(20, chosen.image_size, chosen.seed)]
+    assert history["epoch"].tolist() == [0, 1]
+    assert history["val_loss"].min() == history["val_loss"].iloc[1]
+    assert not same_weights(one, other)
+    training.pretrain(other, chosen, tmp_path)  # done before: read off
+    assert same_weights(one, other)
+
+
+def test_the_seed_fixes_what_comes_next():
+    drawn = []
+    for seed in (4, 4, 5):
+        training.make_deterministic(make_settings("smoke", {"seed": seed, "deterministic": False}))
+        drawn.append((np.random.rand(), float(keras.random.uniform(())), float(tf.random.uniform(()))))  # noqa: NPY002
+    assert drawn[0] == drawn[1]
+    assert all(a != b for a, b in zip(drawn[0], drawn[2], strict=True))
