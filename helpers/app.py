@@ -28,15 +28,27 @@ def find_model(settings: Settings, run: Path) -> Path:
 
 
 def find_samples(settings: Settings, count: int = 4) -> dict[str, Path]:
-    """Up to `count` test images of each class, evenly picked from the dataset folder: title -> file."""
+    """Up to `count` readable images of each class, evenly picked: title -> file. Of test, where the dataset has one."""
     root = dataset.find_root(settings)
+    listed = sorted(dataset.image_files(root))
+    listed = [row for row in listed if row[1] == "test"] or listed
     samples = {}
     for label in dataset.LABELS:
-        files = sorted(p for p in (root / "test" / label).rglob("*") if p.suffix.lower() in images.SUFFIXES)
-        for number, file in enumerate(files[:: max(1, len(files) // count)][:count], start=1):
+        files = [root / path for path, _, of in listed if of == label]
+        parts = np.array_split(np.arange(len(files)), min(count, len(files)) or 1)
+        found = [next((files[i] for i in part if _readable(files[i])), None) for part in parts]
+        for number, file in enumerate(filter(None, found), start=1):
             subtype = dataset.parse_name(file.name)[2]
             samples[f"{label} {subtype} {number}".replace("  ", " ")] = file
     return samples
+
+
+def _readable(file: Path) -> bool:
+    try:
+        images.read_image(file)
+    except InputError:
+        return False
+    return True
 
 
 def worth(card: dict) -> str:

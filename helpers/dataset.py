@@ -62,7 +62,7 @@ def find_root(settings: Settings) -> Path:
     return root
 
 
-def _files(root: Path) -> Iterator[tuple[str, str, str]]:
+def image_files(root: Path) -> Iterator[tuple[str, str, str]]:
     """(path, split, label) of every file with an image's suffix; a root with bare label folders counts as test."""
     folders = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
     if not {"train", "test", "val"} & folders.keys():
@@ -102,7 +102,7 @@ def scan(root: Path) -> Scan:
     images filed under both labels, later copies inside train, and training copies of a test image. Raises InputError
     where there is nothing to read.
     """
-    found = sorted(_files(root))
+    found = sorted(image_files(root))
     if not found:
         raise InputError(f"{root} has no images in train/ or test/ below NORMAL and PNEUMONIA ({images.SUFFIXES}).")
     with ThreadPoolExecutor(4) as pool:

@@ -17,7 +17,7 @@ from helpers import model
 METHODS = {"Grad-CAM": Gradcam, "Grad-CAM++": GradcamPlusPlus, "LayerCAM": Layercam}
 
 
-def heatmaps(classifier: keras.Model, pixels: np.ndarray, method: str = "Grad-CAM", batch: int = 32) -> np.ndarray:
+def heatmaps(classifier: keras.Model, pixels: np.ndarray, method: str = "Grad-CAM", batch: int = 8) -> np.ndarray:
     """What speaks for pneumonia, per image: float32 (n, size, size), 0 to 1, from pixels (n, size, size), 0-255.
 
     The score is the logit, not the saturating probability, and the layer is the backbone's last. A map is divided by

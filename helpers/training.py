@@ -122,6 +122,8 @@ def predict_rows(network: keras.Model, images: np.ndarray, rows: np.ndarray) -> 
 
 def predict_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The classifier's logits for `rows` of the image cache, float64 (n,), in order."""
+    if not len(rows):
+        return np.empty(0)
     return predict_rows(model.logit_model(classifier), images, rows)[:, 0].astype(np.float64)
 
 
