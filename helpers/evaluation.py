@@ -299,11 +299,13 @@ def table(summary: dict) -> pd.DataFrame:
 def compare_published(summary: dict, name: str, how: str) -> pd.DataFrame:
     """This run, called `name` and obtained as `how` says, on top of PUBLISHED.
 
-    Columns who, accuracy, sensitivity, specificity (percent), auc (fraction), n, how, source; the numbers as text, this
-    run's with their 95% interval in brackets.
+    Columns who, accuracy, sensitivity, specificity (percent), auc (fraction), n, how (with the source); the numbers as
+    text, this run's with their 95% interval in brackets.
     """
     digits = {"accuracy": (100, 1), "sensitivity": (100, 1), "specificity": (100, 1), "auc": (1, 3)}
-    own = {"who": name, "n": summary["n"], "how": how, "source": "this run"}
+    own = {"who": name, "n": summary["n"], "how": how}
     own |= {key: "{} ({})".format(*_text(summary[key], *digits[key])) for key in digits}
     others = [r | {k: "–" if r[k] is None else f"{r[k]:.{d}f}" for k, (_, d) in digits.items()} for r in PUBLISHED]
-    return pd.DataFrame([own, *others], columns=["who", *digits, "n", "how", "source"])
+    for row in others:
+        row["how"] += f" ({row['source']})" if row["source"] else ""
+    return pd.DataFrame([own, *others], columns=["who", *digits, "n", "how"])

@@ -49,7 +49,8 @@ def terminal_text(text: str) -> str:
 
 
 def align_numbers(table: str) -> str:
-    """The columns of an HTML table that hold nothing but numbers, header included, get the class "n"."""
+    """Columns of an HTML table that hold nothing but numbers, header included, get the class "n", long text "long"."""
+    table = re.sub(r"<td>([^<]{30,})</td>", r'<td class="long">\1</td>', table)
     if re.search(r"(row|col)span", table):
         return re.sub(r"<td>(\s*[-+]?\d[\d.,]*%?\s*)</td>", r'<td class="n">\1</td>', table)
     rows = [re.findall(r"<(t[dh])\b[^>]*>(.*?)</t[dh]>", row, re.DOTALL) for row in table.split("</tr>")]
