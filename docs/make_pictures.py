@@ -35,7 +35,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as profile:
         flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --hide-scrollbars"
         options = [f"--user-data-dir={profile}", f"--screenshot={DOCS / 'index.png'}", "--window-size=1000,1150"]
-        subprocess.run([browser, *flags.split(), *options, (RUN / "index.html").as_uri()], check=True)  # noqa: S603
+        command = [browser, *flags.split(), *options, (RUN / "index.html").as_uri()]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603
 
 
 if __name__ == "__main__":
