@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from helpers.config import Settings
 
+tf.get_logger().setLevel("ERROR")  # in a kernel TensorFlow's warnings would land in the pages
+
 
 class Augmentation(NamedTuple):
     """One random change per image: where each output pixel comes from, and what is done to its grey level."""

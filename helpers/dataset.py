@@ -36,7 +36,7 @@ class Scan(NamedTuple):
 
 
 def parse_name(path: str) -> tuple[str, str, str]:
-    """(patient, bare number, subtype) from a file name; the name itself and no subtype where no pattern fits.
+    """(patient, bare number, subtype) from a file's name; its whole path and no subtype where no pattern fits.
 
     person7_bacteria_25.jpeg -> ("person7_bacteria", "person7", "bacteria");
     NORMAL2-IM-0007-0001.jpeg -> ("NORMAL2-IM-0007", "IM-0007", "").
@@ -46,7 +46,7 @@ def parse_name(path: str) -> tuple[str, str, str]:
         return f"{match[1]}_{match[2]}", match[1], match[2]
     if match := re.fullmatch(r"((?:NORMAL2-)?(IM-\d+))-\d+(?:-\d+)*", stem):
         return match[1], match[2], ""
-    return stem, stem, ""
+    return path, path, ""
 
 
 def find_root(settings: Settings) -> Path:
@@ -185,6 +185,13 @@ def dataset_fingerprint(manifest: pd.DataFrame) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def check_classes(manifest: pd.DataFrame) -> None:
+    """Raise InputError unless train (with val) has usable images of both classes."""
+    usable = manifest.loc[~manifest["excluded"] & (manifest["split"] != "test"), "label"]
+    if missing := [label for label in LABELS if not (usable == label).any()]:
+        raise InputError(f"train has no usable image of {' or '.join(missing)}: both classes are needed to learn.")
+
+
 def split(manifest: pd.DataFrame, near: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
     """Cut validation from train (with val), stratified by label and subtype, by groups that belong together.
 
@@ -192,11 +199,9 @@ def split(manifest: pd.DataFrame, near: pd.DataFrame, fraction: float, seed: int
     images in use, sorted by path: path, split (train, validation, test), label, patient, subtype, group. Raises
     InputError where train has not both classes, or too few groups to leave both on both sides.
     """
+    check_classes(manifest)
     used = manifest[~manifest["excluded"]].sort_values("path", ignore_index=True)
     train = used.index[used["split"] != "test"]
-    counts = used.loc[train, "label"].value_counts()
-    if missing := [label for label in LABELS if not counts.get(label, 0)]:
-        raise InputError(f"train has no usable image of {' or '.join(missing)}: both classes are needed to learn.")
     used["group"] = _groups(used, near)
     strata = used.loc[train, "label"] + used.loc[train, "subtype"]
     folds = max(2, round(1 / fraction))

