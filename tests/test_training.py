@@ -17,6 +17,11 @@ from helpers.config import make_settings
 
 SIZE = 32
 EPOCHS = 3
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # inside Keras
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning"),  # of tests without graphs
+    pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning"),  # before its first step
+]
 
 
 # fit, on a network so small that an epoch takes no time
