@@ -62,24 +62,25 @@ def build(
         shutil.rmtree(folder, ignore_errors=True)
         config.write_text(stamp, key)
     pooled = cut(classifier, 0)
-    both = pooled + (cut(classifier, settings.unfrozen_layers) if settings.unfrozen_layers else [])
+    both = pooled + (cut(classifier, settings.unfrozen_layers) if settings.unfrozen_layers > 0 else [])
     network, views = keras.Model(classifier.inputs[0], both), []
     frozen = tf.function(lambda pixels: keras.tree.flatten(network(pixels, training=False)))  # one graph for all views
     for view in range(settings.cached_views):
         rng = np.random.default_rng([settings.seed, 0, view])
         change = batches.draw_augmentation(settings, len(rows["train"]), rng)
-        views.append(_view(frozen, both, images, rows["train"], change, folder, f"train-{view}"))
-    validation = _view(frozen, both, images, rows["validation"], None, folder, "validation")
+        data = batches.viewed_batches(images, rows["train"], change, settings)
+        views.append(_view(frozen, both, data, len(rows["train"]), folder, f"train-{view}"))
+    plain = batches.viewed_batches(images, rows["validation"])
+    validation = _view(frozen, both, plain, len(rows["validation"]), folder, "validation")
     head = Activations([view[:1] for view in views], validation[:1])
-    return head, Activations([view[1:] for view in views], validation[1:]) if settings.unfrozen_layers else head
+    return head, Activations([view[1:] for view in views], validation[1:]) if settings.unfrozen_layers > 0 else head
 
 
 def _view(
     frozen: tf.types.experimental.PolymorphicFunction,
     tensors: list[keras.KerasTensor],
-    images: np.ndarray,
-    rows: np.ndarray,
-    change: batches.Augmentation | None,
+    data: tf.data.Dataset,
+    count: int,
     folder: Path,
     name: str,
 ) -> list[np.ndarray]:
@@ -87,16 +88,16 @@ def _view(
     if not all(file.exists() for file in files):
         asides = [file.with_suffix(".part") for file in files]
         stores = [
-            np.lib.format.open_memmap(aside, "w+", np.float16, (len(rows), *output.shape[1:]))
+            np.lib.format.open_memmap(aside, "w+", np.float16, (count, *output.shape[1:]))
             for aside, output in zip(asides, tensors, strict=True)
         ]
         start, done, told = time.perf_counter(), 0, 60
-        for pixels in batches.viewed_batches(images, rows, change):
+        for pixels in data:
             for store, output in zip(stores, frozen(pixels), strict=True):
                 store[done : done + len(pixels)] = output.numpy()
             done += len(pixels)
             if time.perf_counter() - start > told:
-                print(f"activations {name}: {done} of {len(rows)}", flush=True)
+                print(f"activations {name}: {done} of {count}", flush=True)
                 told += 60
         for store in stores:
             store.flush()
@@ -105,7 +106,7 @@ def _view(
             aside.replace(file)
         seconds = time.perf_counter() - start
         print(
-            f"activations {name}: {len(rows)} images in {seconds:.0f} s ({len(rows) / seconds:.0f} images/s)",
+            f"activations {name}: {count} images in {seconds:.0f} s ({count / seconds:.0f} images/s)",
             flush=True,
         )
     return [np.load(file, mmap_mode="r") for file in files]

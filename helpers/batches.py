@@ -18,12 +18,17 @@ class Augmentation(NamedTuple):
     transforms: np.ndarray  # float32 (n, 8): rows of a projective transform from output to input pixels
     gain: np.ndarray  # float32 (n,): contrast around the image's mean
     offset: np.ndarray  # float32 (n,): brightness, grey levels
+    gamma: np.ndarray  # float32 (n,): exponent of the grey level as a share of 255
+    blur: np.ndarray  # float32 (n,): share of a blurred copy, below 0 for sharpening
+    noise: np.ndarray  # float32 (n,): standard deviation, grey levels
+    seed: np.ndarray  # int32 (n, 2): of the noise
 
 
 def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) -> Augmentation:
-    """Draw rotation, zoom, shear, translation, brightness and contrast for `count` images, uniformly in their ranges.
+    """Draw a change for each of `count` images, uniformly within the ranges of `settings`.
 
-    No mirroring: the heart is on the left, and situs inversus is not what a school should teach a model.
+    Zoom is drawn for width and height apart, so that it changes the aspect ratio too. Mirroring is off unless asked
+    for: the heart is on the left, but its side says nothing of pneumonia.
     """
 
     def uniform(limit: float) -> np.ndarray:
@@ -37,17 +42,40 @@ def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) 
     centre = (settings.image_size - 1) / 2
     x = centre * (1 - a - b) + uniform(settings.translation) * settings.image_size
     y = centre * (1 - c - d) + uniform(settings.translation) * settings.image_size
+    gain, offset = 1 + uniform(settings.contrast), 255 * uniform(settings.brightness)
+    gamma, blur, noise = (
+        np.exp(uniform(settings.gamma)),
+        uniform(settings.sharpness),
+        np.abs(uniform(255 * settings.noise)),
+    )
+    seed = rng.integers(2**31, size=(count, 2), dtype=np.int32)
+    if settings.mirror:  # output column j reads what column size - 1 - j would have read
+        side = np.where(rng.random(count) < 0.5, -1.0, 1.0)
+        first = settings.image_size - 1
+        x, y = x + np.where(side < 0, a * first, 0), y + np.where(side < 0, c * first, 0)
+        a, c = a * side, c * side
     zero = np.zeros(count)
     transforms = np.stack([a, b, x, c, d, y, zero, zero], axis=1)
-    gain, offset = 1 + uniform(settings.contrast), 255 * uniform(settings.brightness)
-    return Augmentation(*(part.astype(np.float32) for part in (transforms, gain, offset)))
+    floats = (part.astype(np.float32) for part in (transforms, gain, offset, gamma, blur, noise))
+    return Augmentation(*floats, seed)
 
 
-def augment(pixels: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    """Apply one drawn change to each image: float32 (n, height, width, 1), 0-255, in and out; black beyond the edge."""
+def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -> tf.Tensor:
+    """Apply one drawn change to each image: float32 (n, height, width, 1), 0-255, in and out; black beyond the edge.
+
+    `settings` as in `draw_augmentation`: kinds of change that it does not ask for are left out.
+    """
+    gain, offset, gamma, blur, noise = (tf.reshape(part, (-1, 1, 1, 1)) for part in augmentation[1:6])
+    if settings.sharpness:
+        smooth = tf.nn.avg_pool2d(tf.nn.avg_pool2d(pixels, 3, 1, "SAME"), 3, 1, "SAME")
+        pixels = tf.clip_by_value(pixels + (smooth - pixels) * blur, 0.0, 255.0)
+    if settings.gamma:
+        pixels = 255.0 * tf.pow(pixels / 255.0, gamma)
     mean = tf.reduce_mean(pixels, axis=(1, 2, 3), keepdims=True)
-    gain, offset = (tf.reshape(part, (-1, 1, 1, 1)) for part in augmentation[1:])
-    pixels = tf.clip_by_value((pixels - mean) * gain + mean + offset, 0.0, 255.0)
+    pixels = (pixels - mean) * gain + mean + offset
+    if settings.noise:
+        pixels += noise * tf.random.stateless_normal(tf.shape(pixels), augmentation.seed[0])
+    pixels = tf.clip_by_value(pixels, 0.0, 255.0)
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=pixels,
         transforms=augmentation.transforms,
@@ -87,7 +115,7 @@ def training_batches(
         tf.data.Dataset.from_tensor_slices(parts)
         .batch(settings.batch_size)
         .map(
-            lambda row, change, target, weight: (augment(_read(images, row), change), target, weight),
+            lambda row, change, target, weight: (augment(_read(images, row), change, settings), target, weight),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         .prefetch(2)
@@ -95,12 +123,21 @@ def training_batches(
 
 
 def viewed_batches(
-    images: np.ndarray, rows: np.ndarray, change: Augmentation | None = None, batch_size: int = 32
+    images: np.ndarray,
+    rows: np.ndarray,
+    change: Augmentation | None = None,
+    settings: Settings | None = None,
+    batch_size: int = 32,
 ) -> tf.data.Dataset:
-    """Batches of float32 (n, size, size, 1), 0-255, in the order of `rows`; as they are, or with one change per row."""
+    """Batches of float32 (n, size, size, 1), 0-255, in the order of `rows`.
+
+    As they are, or with one `change` per row, drawn with `settings`.
+    """
     if change is None:
         data = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda row: _read(images, row))
     else:
         data = tf.data.Dataset.from_tensor_slices((rows, change)).batch(batch_size)
-        data = data.map(lambda row, part: augment(_read(images, row), part), num_parallel_calls=tf.data.AUTOTUNE)
+        data = data.map(
+            lambda row, part: augment(_read(images, row), part, settings), num_parallel_calls=tf.data.AUTOTUNE
+        )
     return data.prefetch(2)

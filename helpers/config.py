@@ -44,6 +44,9 @@ class Settings:
     phantoms: int = _setting(0, "01", "patients drawn for the embedded dataset; 0: a folder of real images", 0, 20_000)
     seed: int = _setting(1, "01", "seed of the split, the weights, the augmentation and the resampling", 0, 2**31 - 1)
 
+    recipe: str = _setting(
+        "classic", "03", "classic: frozen backbone, then its last layers; full: all layers", choices=("classic", "full")
+    )
     deterministic: bool = _setting(True, "03", "repeat to the last bit; some steps take up to twice as long")
 
     image_size: int = _setting(224, "02", "side of the square the model sees, pixels", 32, 1024)
@@ -66,6 +69,10 @@ class Settings:
     translation: float = _setting(0.06, "03", "augmentation: largest shift either way, share of the size", 0.0, 0.5)
     brightness: float = _setting(0.15, "03", "augmentation: largest change of brightness, share of 255", 0.0, 1.0)
     contrast: float = _setting(0.25, "03", "augmentation: largest change of contrast, share", 0.0, 0.95)
+    mirror: bool = _setting(False, "03", "augmentation: swap left and right in half of the images")
+    gamma: float = _setting(0.0, "03", "augmentation: largest gamma either way, as its logarithm", 0.0, 2.0)
+    sharpness: float = _setting(0.0, "03", "augmentation: most blurring or sharpening, share of a 5x5 blur", 0.0, 1.0)
+    noise: float = _setting(0.0, "03", "augmentation: largest standard deviation of noise, share of 255", 0.0, 0.5)
     cached_views: int = _setting(
         2, "03", "augmented views per image whose frozen activations are computed once; 0: anew in every epoch", 0, 100
     )
@@ -73,9 +80,13 @@ class Settings:
     head_rate: float = _setting(1e-3, "03", "Adam's learning rate for the head", 1e-8, 1.0)
     patience: int = _setting(3, "03", "epochs without a better validation loss before training stops", 1, 1000)
 
-    unfrozen_layers: int = _setting(10, "04", "last layers of the backbone that are fine-tuned", 0, 10_000)
+    unfrozen_layers: int = _setting(10, "04", "last layers of the backbone that are fine-tuned; -1: all", -1, 10_000)
     fine_tuning_epochs: int = _setting(5, "04", "most epochs of fine-tuning", 1, 1000)
     fine_tuning_rate: float = _setting(1e-5, "04", "Adam's learning rate in fine-tuning", 1e-8, 1.0)
+    rate_schedule: str = _setting(
+        "constant", "04", "that rate: constant, or cosine (warm-up, then down to 0)", choices=("constant", "cosine")
+    )
+    weight_decay: float = _setting(0.0, "04", "decoupled weight decay in fine-tuning (AdamW); 0: Adam", 0.0, 1.0)
 
     model: str = _setting("", "05", "evaluate this saved model folder instead of the run's own")
     threshold_policy: str = _setting(
@@ -87,6 +98,35 @@ class Settings:
     localised: int = _setting(200, "06", "phantoms with an opacity on which localisation is scored", 0, 10_000)
 
 
+# What a recipe sets, below the profile and what is named by hand.
+RECIPES: dict[str, dict] = {
+    "classic": {"head_epochs": 10},
+    # Linear probing, then all layers (Kumar et al. 2022, ICLR); augmentation that blurs what gives the source away.
+    "full": {
+        "backbone": "Xception",
+        "image_size": 160,
+        "label_smoothing": 0.05,
+        "rotation": 15.0,
+        "zoom": 0.25,
+        "shear": 6.0,
+        "translation": 0.1,
+        "brightness": 0.15,
+        "contrast": 0.3,
+        "mirror": True,
+        "gamma": 0.35,
+        "sharpness": 0.8,
+        "noise": 0.04,
+        "cached_views": 1,
+        "head_epochs": 10,
+        "batch_size": 16,
+        "unfrozen_layers": -1,
+        "fine_tuning_epochs": 5,
+        "fine_tuning_rate": 1e-4,
+        "rate_schedule": "cosine",
+        "weight_decay": 1e-4,
+        "patience": 5,
+    },
+}
 _PHANTOM_RECIPE = {
     "backbone": "SmallCNN",
     "weights": "phantoms",
@@ -121,7 +161,7 @@ PROFILES: dict[str, dict] = {
         "explained": 2,
         "localised": 20,
     },
-    "chest_xray": {"deterministic": False, "head_epochs": 10},
+    "chest_xray": {"recipe": "full", "deterministic": False},
 }
 _TYPES = typing.get_type_hints(Settings)
 FIELDS = {f.name: f for f in fields(Settings)}
@@ -186,15 +226,21 @@ def parse_policy(policy: str) -> tuple[str, float | None]:
 def make_settings(profile: str = "demo", overrides: dict | None = None, base: Settings | None = None) -> Settings:
     """Settings of `profile` (or a recorded `base`) with `overrides` by field name.
 
-    Where `data` names a folder, a profile of phantoms reads that instead, unless `phantoms` is named too. Raises
-    InputError for an unknown profile or name (naming the nearest right one) or an impossible value.
+    A recipe sets what neither the profile nor `overrides` name. Where `data` names a folder, a profile of phantoms
+    reads that instead, unless `phantoms` is named too. Raises InputError for an unknown profile or name (naming the
+    nearest right one) or an impossible value.
     """
     checked = {}
     if base is None:
         profile = _convert("profile", profile)
-        base = replace(Settings(profile=profile), **PROFILES[profile])
+        named = PROFILES[profile]
+        recipe = _convert("recipe", (overrides or {}).get("recipe", named.get("recipe", "classic")))
+        base = replace(Settings(profile=profile), **(RECIPES[recipe] | named))
         if (overrides or {}).get("data"):
             checked["phantoms"] = 0
+    elif "recipe" in (overrides or {}):
+        recipe = _convert("recipe", overrides["recipe"])
+        base = replace(base, **(RECIPES[recipe] | PROFILES[base.profile])) if recipe != base.recipe else base
     for name, value in (overrides or {}).items():
         if name not in FIELDS:
             raise InputError(f"there is no setting {name!r}; the nearest is {_nearest(name, FIELDS)!r}.")

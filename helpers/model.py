@@ -120,14 +120,14 @@ def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def freeze(model: keras.Model, unfrozen: int = 0) -> None:
-    """Let the head and the last `unfrozen` layers of the backbone learn; batch normalisation never does.
+    """Let the head and the last `unfrozen` layers of the backbone learn (-1: all); batch normalisation never does.
 
     A frozen BatchNormalization also runs in inference mode in Keras, so its statistics stay as they were. Compile
     afterwards.
     """
     inside = backbone_layers(model)
     for position, layer in enumerate(inside):
-        last = position >= len(inside) - unfrozen
+        last = unfrozen < 0 or position >= len(inside) - unfrozen
         layer.trainable = last and not isinstance(layer, layers.BatchNormalization)
 
 

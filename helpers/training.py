@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -34,12 +35,32 @@ def make_deterministic(settings: Settings) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def compile_model(classifier: keras.Model, rate: float, settings: Settings) -> None:
-    """Adam at `rate` and binary cross-entropy; call again after freezing or unfreezing."""
+def compile_model(
+    classifier: keras.Model, rate: float | LearningRateSchedule, settings: Settings, weight_decay: float = 0.0
+) -> None:
+    """Adam (with `weight_decay`: AdamW, Loshchilov and Hutter 2019) at `rate`, and binary cross-entropy.
+
+    Call again after freezing or unfreezing.
+    """
+    adam = keras.optimizers.AdamW(rate, weight_decay=weight_decay) if weight_decay else keras.optimizers.Adam(rate)
     classifier.compile(
-        keras.optimizers.Adam(rate),
+        adam,
         keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing),
         jit_compile=False,
+    )
+
+
+def fine_tuning_rate(settings: Settings, images: int) -> float | LearningRateSchedule:
+    """The setting `fine_tuning_rate`, or with rate_schedule "cosine" a course over all epochs of `images` images.
+
+    That rises from 0 in the first twentieth of the steps and then falls to 0 (Loshchilov and Hutter 2017, SGDR).
+    """
+    if settings.rate_schedule == "constant":
+        return settings.fine_tuning_rate
+    steps = settings.fine_tuning_epochs * -(-images // settings.batch_size)
+    warm_up = max(1, steps // 20)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warm_up), warmup_target=settings.fine_tuning_rate, warmup_steps=warm_up
     )
 
 
@@ -171,10 +192,11 @@ def validation_figures(
 def train_stage(
     classifier: keras.Model, stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Settings, run: Path
 ) -> tuple[keras.Model, pd.DataFrame]:
-    """Train the head (`stage` "head", backbone frozen) or fine-tune (`stage` "fine_tuning", last layers unfrozen).
+    """Train the head (`stage` "head", backbone frozen) or fine-tune (`stage` "fine_tuning", layers unfrozen).
 
-    With `cached_views`, the frozen layers run once per view and only the rest is trained on their activations; else
-    every epoch goes through the whole network with new augmentation. Checkpoints go to `run`/training/<stage>.
+    With `cached_views`, the frozen layers run once per view and only the rest is trained on their activations; else,
+    and where no layer is frozen, every epoch goes through the whole network with new augmentation. Checkpoints go to
+    `run`/training/<stage>.
     Returns the best model and the history, as `fit`.
     """
     head = stage == "head"
@@ -184,7 +206,7 @@ def train_stage(
     key, folder = stage_key(stage, splits, settings), run / "training" / stage
     train, validation = training_parts(splits, settings).values()
     model.freeze(classifier, unfrozen)
-    if settings.cached_views:
+    if settings.cached_views and unfrozen >= 0:
         network = activations.tail(classifier, unfrozen)
 
         @functools.cache
@@ -212,7 +234,10 @@ def train_stage(
         def held_out() -> tf.data.Dataset:
             return batches.viewed_batches(images, validation.rows)
 
-    compile_model(network, settings.head_rate if head else settings.fine_tuning_rate, settings)
+    if head:
+        compile_model(network, settings.head_rate, settings)
+    else:
+        compile_model(network, fine_tuning_rate(settings, len(train.rows)), settings, settings.weight_decay)
     validate = binary_validation(held_out, validation.labels, validation.weights)
     best, history = fit(network, epoch_batches, validate, epochs, settings.patience, folder, key)
     for layer in best.layers:
@@ -227,7 +252,7 @@ def train_stage(
 _CUT = (
     "seed image_size validation_fraction backbone weights pretraining_phantoms pretraining_epochs rotation zoom shear"
 )
-_CUT += " translation brightness contrast cached_views unfrozen_layers"
+_CUT += " translation brightness contrast mirror gamma sharpness noise cached_views unfrozen_layers"
 
 
 def stage_key(stage: str, splits: pd.DataFrame, settings: Settings) -> str:
