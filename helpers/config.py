@@ -223,6 +223,10 @@ def parse_policy(policy: str) -> tuple[str, float | None]:
     )
 
 
+def _fresh(profile: str, recipe: str) -> Settings:
+    return replace(Settings(), **(RECIPES[recipe] | PROFILES[profile] | {"profile": profile, "recipe": recipe}))
+
+
 def make_settings(profile: str = "demo", overrides: dict | None = None, base: Settings | None = None) -> Settings:
     """Settings of `profile` (or a recorded `base`) with `overrides` by field name.
 
@@ -231,17 +235,16 @@ def make_settings(profile: str = "demo", overrides: dict | None = None, base: Se
     nearest right one) or an impossible value.
     """
     checked = {}
+    given = overrides or {}
     if base is None:
         profile = _convert("profile", profile)
-        named = PROFILES[profile]
-        recipe = _convert("recipe", (overrides or {}).get("recipe", named.get("recipe", "classic")))
-        base = replace(Settings(profile=profile), **(RECIPES[recipe] | named))
-        if (overrides or {}).get("data"):
+        base = _fresh(profile, _convert("recipe", given.get("recipe", PROFILES[profile].get("recipe", "classic"))))
+        if given.get("data"):
             checked["phantoms"] = 0
-    elif "recipe" in (overrides or {}):
-        recipe = _convert("recipe", overrides["recipe"])
-        base = replace(base, **(RECIPES[recipe] | PROFILES[base.profile])) if recipe != base.recipe else base
-    for name, value in (overrides or {}).items():
+    elif "recipe" in given:
+        before, after = (_fresh(base.profile, name) for name in (base.recipe, _convert("recipe", given["recipe"])))
+        base = replace(base, **{n: getattr(after, n) for n in FIELDS if getattr(after, n) != getattr(before, n)})
+    for name, value in given.items():
         if name not in FIELDS:
             raise InputError(f"there is no setting {name!r}; the nearest is {_nearest(name, FIELDS)!r}.")
         checked[name] = _convert(name, value)

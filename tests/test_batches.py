@@ -11,7 +11,7 @@ from helpers import batches
 from helpers.config import make_settings
 
 SIZE = 48
-RANGES = ("rotation", "zoom", "shear", "translation", "brightness", "contrast")
+RANGES = ("rotation", "zoom", "shear", "translation", "brightness", "contrast", "gamma", "sharpness", "noise")
 
 
 def settings(**changed):
@@ -31,8 +31,8 @@ def smooth(count: int = 1, seed: int = 0) -> np.ndarray:
     return (20 + 215 * blurred[..., None]).astype(np.float32)
 
 
-def changed(pixels: np.ndarray, augmentation: batches.Augmentation) -> np.ndarray:
-    return batches.augment(pixels, augmentation).numpy()
+def changed(pixels: np.ndarray, augmentation: batches.Augmentation, **asked) -> np.ndarray:
+    return batches.augment(pixels, augmentation, settings(**asked)).numpy()
 
 
 def by_hand(pixels: np.ndarray, transform: np.ndarray) -> np.ndarray:
@@ -50,7 +50,10 @@ def test_nothing_is_drawn_where_all_ranges_are_zero():
     assert np.array_equal(augmentation.transforms, identity)
     assert (augmentation.gain == 1).all()
     assert (augmentation.offset == 0).all()
-    assert [part.dtype for part in augmentation] == [np.float32] * 3
+    assert (augmentation.gamma == 1).all()
+    assert not augmentation.blur.any()
+    assert not augmentation.noise.any()
+    assert [part.dtype for part in augmentation] == [np.float32] * 6 + [np.int32]
 
 
 def test_rotation_stays_in_its_range_and_uses_it():
@@ -93,6 +96,32 @@ def test_brightness_and_contrast_stay_in_their_ranges():
     assert 50 < np.abs(augmentation.offset).max() <= 51
     assert 0.5 <= augmentation.gain.min() < 0.51
     assert 1.49 < augmentation.gain.max() <= 1.5
+
+
+def test_gamma_sharpness_and_noise_stay_in_their_ranges():
+    augmentation = draw(gamma=0.5, sharpness=0.6, noise=0.1)
+    assert 0.49 < np.abs(np.log(augmentation.gamma)).max() <= 0.5001
+    assert abs(np.log(augmentation.gamma).mean()) < 0.02
+    assert augmentation.blur.min() < -0.59
+    assert 0.59 < augmentation.blur.max() <= 0.6001
+    assert augmentation.noise.min() >= 0
+    assert 25 < augmentation.noise.max() <= 25.5
+    assert len(np.unique(augmentation.seed, axis=0)) == 2000
+
+
+def test_mirroring_swaps_half_of_the_images_and_nothing_else():
+    plain, mirrored = (draw(400, 3, rotation=10, translation=0.1, mirror=wish) for wish in (False, True))
+    for part in ("gain", "offset", "seed"):
+        assert np.array_equal(getattr(plain, part), getattr(mirrored, part))
+    determinant = mirrored.transforms[:, 0] * mirrored.transforms[:, 4] - np.prod(
+        mirrored.transforms[:, [1, 3]], axis=1
+    )
+    flipped = determinant < 0
+    assert 150 < flipped.sum() < 250
+    assert np.array_equal(plain.transforms[~flipped], mirrored.transforms[~flipped])
+    pixels = smooth(400)
+    before, after = changed(pixels, plain), changed(pixels, mirrored)
+    np.testing.assert_allclose(after[flipped], before[flipped][:, :, ::-1], atol=0.05)
 
 
 def test_all_together_keep_the_centre_of_the_image():
@@ -142,23 +171,49 @@ def test_a_known_angle_turns_the_image_as_pillow_does():
 def test_a_quarter_turn_is_exact():
     pixels = smooth()
     quarter = np.array([[0, -1, SIZE - 1, 1, 0, 0, 0, 0]], np.float32)  # shows at (x, y) what was at (47 - y, x)
-    turned = changed(pixels, batches.Augmentation(quarter, np.ones(1, np.float32), np.zeros(1, np.float32)))
+    turned = changed(pixels, draw(1)._replace(transforms=quarter))
     np.testing.assert_allclose(turned[0, ..., 0], np.rot90(pixels[0, ..., 0]), atol=1e-3)
 
 
 def test_what_comes_from_beyond_the_edge_is_black():
     shift = np.array([[1, 0, -10, 0, 1, 0, 0, 0]], np.float32)
     pixels = np.full((1, SIZE, SIZE, 1), 200, np.float32)
-    moved = changed(pixels, batches.Augmentation(shift, np.ones(1, np.float32), np.full(1, 30, np.float32)))
+    moved = changed(pixels, draw(1)._replace(transforms=shift, offset=np.full(1, 30, np.float32)))
     assert (moved[0, :, :10] == 0).all()  # brightness does not lift it
     np.testing.assert_allclose(moved[0, :, 11:], 230, atol=1e-3)
 
 
 def test_contrast_spreads_around_the_mean_and_brightness_shifts():
     pixels = smooth()
-    augmentation = batches.Augmentation(draw(1).transforms, np.array([0.5], np.float32), np.array([12], np.float32))
+    augmentation = draw(1)._replace(gain=np.array([0.5], np.float32), offset=np.array([12], np.float32))
     mean = pixels.mean()
     np.testing.assert_allclose(changed(pixels, augmentation), (pixels - mean) * 0.5 + mean + 12, atol=0.01)
+
+
+def test_gamma_bends_the_greys_and_keeps_black_and_white():
+    pixels = np.tile(np.array([0.0, 63.75, 255.0], np.float32)[None, None, :, None], (1, SIZE, SIZE // 3, 1))
+    bent = changed(pixels, draw(1)._replace(gamma=np.array([0.5], np.float32)), gamma=1)
+    np.testing.assert_allclose(bent[0, 0, :3, 0], [0, 127.5, 255], atol=1e-3)
+
+
+def test_blurring_takes_detail_away_and_sharpening_adds_it():
+    pixels = smooth() + np.random.default_rng(1).normal(0, 5, (1, SIZE, SIZE, 1)).astype(np.float32)
+    inner = slice(6, -6)
+
+    def detail(blur: float) -> float:
+        shown = changed(pixels, draw(1)._replace(blur=np.array([blur], np.float32)), sharpness=1)[0, inner, inner, 0]
+        return float(np.abs(ndimage.laplace(shown)).mean())
+
+    assert detail(0.8) < 0.5 * detail(0) < 0.5 * detail(-0.8) / 1.3
+
+
+def test_noise_has_the_deviation_that_was_drawn_and_repeats():
+    pixels = np.full((2, SIZE, SIZE, 1), 128, np.float32)
+    augmentation = draw(2)._replace(noise=np.array([0, 9], np.float32))
+    noisy = changed(pixels, augmentation, noise=0.1)
+    assert np.array_equal(noisy, changed(pixels, augmentation, noise=0.1))
+    assert np.abs(noisy[0] - 128).max() < 1e-3
+    assert 8.5 < noisy[1].std() < 9.5
 
 
 def test_the_output_stays_within_the_greys():
@@ -241,7 +296,7 @@ def test_viewed_batches_keep_the_order_of_the_rows():
 
 def test_a_view_applies_the_change_of_each_row():
     change = draw(len(ROWS), 2, rotation=20, zoom=0.1, brightness=0.1)
-    pixels = np.concatenate(list(batches.viewed_batches(CACHE, ROWS, change, 4)))
+    pixels = np.concatenate(list(batches.viewed_batches(CACHE, ROWS, change, settings(), 4)))
     whole = changed(CACHE[ROWS][..., None].astype(np.float32), change)
     np.testing.assert_allclose(pixels, whole, atol=1e-3)
 

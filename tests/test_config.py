@@ -29,9 +29,36 @@ def test_the_defaults_are_within_their_own_ranges():
 
 def test_phantoms_are_drawn_by_the_embedded_profiles_only():
     assert {name for name in config.PROFILES if make_settings(name).phantoms} == {"demo", "smoke"}
+
+
+def test_recipe_classic_is_the_mission_s_model():
+    classic = make_settings("chest_xray", {"recipe": "classic"})
+    assert (classic.backbone, classic.weights, classic.image_size) == ("ResNet50", "imagenet", 224)
+    assert (classic.unfrozen_layers, classic.fine_tuning_rate, classic.dropout) == (10, 1e-5, 0.5)
+    assert (classic.weight_decay, classic.rate_schedule) == (0, "constant")
+    augmented = [n for n, f in FIELDS.items() if f.metadata["help"].startswith("augmentation:") and getattr(classic, n)]
+    assert {"rotation", "zoom", "shear"} <= set(augmented)
+    assert not {"mirror", "noise", "gamma", "sharpness"} & set(augmented)
+
+
+def test_the_public_dataset_is_trained_with_recipe_full_by_default():
     real = make_settings("chest_xray")
-    assert (real.backbone, real.weights, real.unfrozen_layers) == ("ResNet50", "imagenet", 10)
-    assert (real.fine_tuning_rate, real.threshold_policy) == (1e-5, "sensitivity>=0.97")
+    assert (real.recipe, real.unfrozen_layers, real.threshold_policy) == ("full", -1, "sensitivity>=0.97")
+    assert make_settings("chest_xray", {"recipe": "full"}) == real
+
+
+def test_a_recipe_yields_to_the_profile_and_to_what_is_named():
+    small = make_settings("smoke", {"recipe": "full"})
+    assert (small.backbone, small.image_size, small.fine_tuning_epochs) == ("SmallCNN", 64, 2)
+    assert (small.unfrozen_layers, small.mirror) == (-1, True)
+    assert make_settings("smoke", {"recipe": "full", "mirror": False}).mirror is False
+
+
+def test_another_recipe_for_a_recorded_run_changes_what_the_recipe_sets():
+    base = make_settings("smoke", {"seed": 5})
+    changed = make_settings(overrides={"recipe": "full"}, base=base)
+    assert (changed.recipe, changed.unfrozen_layers, changed.image_size) == ("full", -1, base.image_size)
+    assert make_settings(overrides={"recipe": "classic"}, base=base) == base
 
 
 def test_overrides_leave_the_profile_itself_alone():

@@ -189,6 +189,14 @@ def test_exactly_the_last_layers_but_batch_normalisation_learn(name, unfrozen):
     assert all(classifier.get_layer(name).trainable for name in ("dense", "logit"))
 
 
+def test_minus_one_unfreezes_the_whole_backbone_but_batch_normalisation():
+    classifier = built("SmallCNN")
+    model.freeze(classifier, -1)
+    still = [layer.name for layer in model.backbone_layers(classifier) if not layer.trainable]
+    assert still
+    assert still == [x.name for x in classifier.layers if isinstance(x, layers.BatchNormalization)]
+
+
 def test_of_resnet50_the_last_ten_layers_are_the_last_block():
     classifier = built("ResNet50")
     model.freeze(classifier, 10)

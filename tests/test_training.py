@@ -242,7 +242,7 @@ def splits() -> pd.DataFrame:
 def augmented(cache: np.ndarray, rows: np.ndarray, view: int) -> np.ndarray:
     """The pixels of a view, as the whole network would see them."""
     change = batches.draw_augmentation(settings(), len(rows), np.random.default_rng([settings().seed, 0, view]))
-    return batches.augment(cache[rows][..., None].astype(np.float32), change).numpy()
+    return batches.augment(cache[rows][..., None].astype(np.float32), change, settings()).numpy()
 
 
 ROWS = {"train": np.array([4, 1, 9, 30, 7]), "validation": np.array([2, 3])}
@@ -355,6 +355,43 @@ def test_both_ways_to_train_move_what_may_move_and_learn(tmp_path, cache, splits
 
 
 @pytest.mark.usefixtures("graphs")
+def test_with_all_layers_unfrozen_only_batch_normalisation_stays(tmp_path, cache, splits):
+    chosen = settings(cached_views=1, unfrozen_layers=-1, weight_decay=0.01, rate_schedule="cosine")
+    classifier = images_network()
+    head, _ = training.train_stage(classifier, "head", cache, splits, chosen, tmp_path)
+    before = weights_by_layer(head)
+    trained, history = training.train_stage(head, "fine_tuning", cache, splits, chosen, tmp_path)
+    after = weights_by_layer(trained)
+    moved = {n for n in before if not all(np.array_equal(a, b) for a, b in zip(before[n], after[n], strict=True))}
+    assert moved == {n for n in before if not n.endswith("_bn")}
+    assert history["epoch"].tolist() == [0, 1, 2]
+    assert not (tmp_path / "training" / "activations").exists()
+
+
+def test_the_cosine_schedule_rises_falls_and_ends_at_zero_with_the_last_step():
+    chosen = settings(fine_tuning_epochs=10, batch_size=8, fine_tuning_rate=0.5, rate_schedule="cosine")
+    rate = training.fine_tuning_rate(chosen, 33)  # 5 steps an epoch
+    course = np.array([float(rate(step)) for step in range(51)])
+    assert course[0] == 0
+    assert course.max() == pytest.approx(0.5)
+    assert course.argmax() <= 3
+    assert (np.diff(course[course.argmax() :]) < 1e-6).all()
+    assert course[50] == pytest.approx(0, abs=1e-6)
+    assert course[45] > 0.001
+    assert training.fine_tuning_rate(settings(fine_tuning_rate=0.25), 33) == 0.25
+
+
+def test_weight_decay_asks_for_adamw():
+    network = images_network()
+    training.compile_model(network, 0.1, settings(), 0.02)
+    assert isinstance(network.optimizer, keras.optimizers.AdamW)
+    assert network.optimizer.weight_decay == 0.02
+    training.compile_model(network, 0.1, settings())
+    assert type(network.optimizer) is keras.optimizers.Adam
+    assert not network.optimizer.weight_decay
+
+
+@pytest.mark.usefixtures("graphs")
 def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path, cache, splits, monkeypatch):
     chosen = settings(head_epochs=2)
 
@@ -393,6 +430,8 @@ def test_a_stage_depends_on_its_own_settings_and_the_split_alone(splits):
     assert changes(head_epochs=9) == [False, True, True]
     assert changes(fine_tuning_rate=0.5) == [False, False, True]
     assert changes(unfrozen_layers=4) == [True, False, True]
+    assert changes(mirror=True) == changes(noise=0.1) == [True, True, True]
+    assert changes(weight_decay=0.1) == changes(rate_schedule="cosine") == [False, False, True]
     assert changes(resamples=99) == changes(threshold_policy="0.5") == [False, False, False]
     assert changes(data="elsewhere", phantoms=settings().phantoms) == [False, False, False]  # equal data elsewhere
     moved = splits.assign(split=splits["split"].replace("test", "train"))
