@@ -1,21 +1,48 @@
-"""The prediction page of notebook 07: choose a sample or upload an image, see probability, decision and heatmap."""
+"""The prediction page of notebook 07: images in; probability, decision, heatmap and a table of the sitting out."""
 
 from __future__ import annotations
 
 import base64
+import csv
 import html
 import io
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ipywidgets as widgets
+import matplotlib
 import numpy as np
 from IPython.display import display
 from PIL import Image
 
-from helpers import dataset, explain, images, predict
+from helpers import config, dataset, explain, images, phantom, predict
 from helpers.config import InputError, Settings
+from helpers.upload import Upload
 
-_SHOWN_HEIGHT = 320  # pixels
+_SHOWN_HEIGHT = 340  # pixels
+_MOST_ROWS = 500  # of the sitting's table
+_COLUMNS = ("file", "probability", "decision", "threshold", "warnings", "error", "seconds")
+_STYLE = """<style>
+.xray { font-size: 15px; line-height: 1.45; overflow-wrap: anywhere; }
+.xray-scale { position: relative; height: 16px; max-width: 560px; margin: 10px 0 26px; border-radius: 8px;
+  background: #e6e6e6; }
+.xray-bar { height: 16px; border-radius: 8px; }
+.xray-band { position: absolute; top: 0; height: 16px; background: #0003; }
+.xray-mark { position: absolute; top: -4px; width: 2px; height: 24px; background: #000; }
+.xray-mark span { position: absolute; top: 24px; left: -30px; width: 62px; text-align: center; font-size: 12px; }
+.xray-pictures { display: flex; flex-wrap: wrap; gap: 10px; }
+.xray-pictures figure { margin: 0; max-width: 100%; }
+.xray-stack { position: relative; display: inline-block; max-width: 100%; }
+.xray-stack img { display: block; max-width: 100%; }
+.xray-stack img + img { position: absolute; inset: 0; width: 100%; height: 100%; }
+.xray-heat { opacity: 0.6; }
+.xray-table { overflow-x: auto; }
+.xray-table td, .xray-table th { padding: 3px 10px; text-align: left; vertical-align: top; }
+.xray table { border-collapse: collapse; } .xray tr + tr { border-top: 1px solid #ddd; }
+</style>"""
 
 
 def find_model(settings: Settings, run: Path) -> Path:
@@ -27,12 +54,17 @@ def find_model(settings: Settings, run: Path) -> Path:
     raise InputError(f"there is no model in {' or '.join(map(str, folders))}: run the notebooks 01 to 05 first.")
 
 
-def find_samples(settings: Settings, count: int = 4) -> dict[str, Path]:
-    """Up to `count` readable images of each class, evenly picked: title -> file. Of test, where the dataset has one."""
+def find_samples(settings: Settings, count: int = 4) -> dict[str, Path | bytes]:
+    """Up to `count` readable images of each class, evenly picked: title -> file. Of test, where the dataset has one.
+
+    Where there is no dataset: as many phantoms, drawn now: title -> PNG bytes.
+    """
+    if not any(config.dataset_folder(settings).glob("*")):
+        return _drawn_samples(count)
     root = dataset.find_root(settings)
     listed = sorted(dataset.image_files(root))
     listed = [row for row in listed if row[1] == "test"] or listed
-    samples = {}
+    samples: dict[str, Path | bytes] = {}
     for label in dataset.LABELS:
         files = [root / path for path, _, of in listed if of == label]
         parts = np.array_split(np.arange(len(files)), min(count, len(files)) or 1)
@@ -40,6 +72,17 @@ def find_samples(settings: Settings, count: int = 4) -> dict[str, Path]:
         for number, file in enumerate(filter(None, found), start=1):
             subtype = dataset.parse_name(file.name)[2]
             samples[f"{label} {subtype} {number}".replace("  ", " ")] = file
+    return samples
+
+
+def _drawn_samples(count: int) -> dict[str, Path | bytes]:
+    samples: dict[str, Path | bytes] = {}
+    for label, findings in (("NORMAL", ["normal"]), ("PNEUMONIA", ["bacteria", "virus"])):
+        for number in range(count):
+            finding = findings[number % len(findings)]
+            film, _ = phantom.draw(np.random.default_rng([7, number, len(findings)]), finding)
+            title = f"phantom {label} {finding if finding != 'normal' else ''} {number + 1}"
+            samples[title.replace("  ", " ")] = _png(film)
     return samples
 
 
@@ -53,107 +96,282 @@ def _readable(file: Path) -> bool:
 
 def worth(card: dict) -> str:
     """In words: what was measured at the model's threshold, on how many images, and for whom the model was made."""
-    measured = (card.get("metrics") or {}).get("test")
-    if not measured:
-        return "Nothing has been measured at this model's threshold."
+    if not _tested(card):
+        measured = "Nothing has been measured at this model's threshold. "
+    else:
+        words = _measured(*(_tested(card)[name]["value"] for name in ("sensitivity", "specificity")))
+        measured = (
+            f"At its threshold of {card['threshold']:.3f} this model {words}, on {_tested(card)['n']} test images. "
+        )
+    return f"{measured}Made for {predict.made_for(card)}. Not a medical device."
+
+
+def _tested(card: dict) -> dict:
+    return (card.get("metrics") or {}).get("test") or {}
+
+
+def _measured(sensitivity: float | None, specificity: float | None) -> str:
     found, spared = (
-        f"{100 * m['value']:.0f} of 100" if m["value"] is not None else "an unknown share"
-        for m in (measured["sensitivity"], measured["specificity"])
+        f"{100 * v:.0f} of 100" if v is not None else "an unknown share" for v in (sensitivity, specificity)
     )
-    made_for = (
-        "phantoms drawn by code" if card.get("phantoms") else "chest X-rays of children aged 1 to 5, one hospital"
-    )
-    return (
-        f"At its threshold of {card['threshold']:.3f} this model found {found} pneumonias and left {spared} healthy "
-        f"images in peace, on {measured['n']} test images. Made for {made_for}. Not a medical device."
-    )
+    return f"found {found} pneumonias and left {spared} healthy images in peace"
+
+
+@dataclass(eq=False)
+class Answer:
+    """What the page keeps of one image: small pictures, never the file."""
+
+    file: str
+    error: str = ""
+    prediction: predict.Prediction | None = None
+    picture: np.ndarray | None = None  # uint8 (h, w), about as large as it is shown
+    seconds: float = 0.0
+    heat: dict[str, np.ndarray] = field(default_factory=dict)  # method -> float32 (size, size)
 
 
 class App:
-    """The page: it holds the predictor, the samples and what was uploaded last; nothing is stored."""
+    """The page of one person. It holds the predictor, the samples, and small pictures of what was predicted.
 
-    def __init__(self, predictor: predict.Predictor, samples: dict[str, Path]):
-        self.predictor, self.samples = predictor, samples
-        self.sample = widgets.Dropdown(options=["choose a sample", *samples], description="Sample")
-        self.upload = widgets.FileUpload(accept=",".join(images.SUFFIXES), description="Upload an image")
-        self.opacity = widgets.FloatSlider(
-            0.45, min=0, max=1, step=0.05, description="Heatmap", continuous_update=False
+    Predictions run in a thread of their own, one after the other, so that the page goes on answering. Nothing that is
+    uploaded is written to disk.
+    """
+
+    def __init__(self, predictor: predict.Predictor, samples: dict[str, Path | bytes], name: str = ""):
+        self.predictor, self.samples, self.name = predictor, samples, name
+        self.answers: list[Answer] = []
+        self.worker = ThreadPoolExecutor(1)
+        self.upload = Upload(self.add, ",".join(images.SUFFIXES))
+        style, wide = {"description_width": "120px"}, widgets.Layout(width="min(560px, 98%)")
+        self.sample = widgets.Dropdown(
+            options=["choose a sample", *samples], description="Sample", style=style, layout=wide
         )
-        self.answer = widgets.HTML("<p>Choose a sample, or upload a JPEG, PNG or DICOM file.</p>")
+        self.chosen = widgets.Dropdown(options=[], description="Shown", style=style, layout=wide)
+        self.method = widgets.Dropdown(options=list(explain.METHODS), description="Heatmap", style=style, layout=wide)
+        self.opacity = widgets.FloatSlider(
+            0.6, min=0, max=1, step=0.05, description="Opacity", style=style, layout=wide
+        )
+        self.threshold = widgets.FloatSlider(
+            predictor.threshold, min=0, max=1, step=0.001, description="Threshold", readout_format=".3f",
+            style=style, layout=wide,
+        )  # fmt: skip
+        self.reset = widgets.Button(description="The model's own threshold", layout=widgets.Layout(width="220px"))
+        self.status = widgets.HTML()
+        self.answer = widgets.HTML("<div class='xray'>Choose a sample, or upload JPEG, PNG or DICOM files.</div>")
+        self.pictures, self.cover, self.table = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.sample.observe(self._on_sample, "value")
-        self.upload.observe(self._on_upload, "value")
-        self.opacity.observe(lambda _: self._draw(), "value")
-        self.shown: tuple[str, np.ndarray, predict.Prediction, np.ndarray] | None = None
+        self.chosen.observe(lambda _: self._show(), "value")
+        self.method.observe(lambda _: self._show(), "value")
+        self.opacity.observe(lambda _: self._set_opacity(), "value")
+        self.threshold.observe(lambda _: self._decide(), "value")
+        self.reset.on_click(lambda _: setattr(self.threshold, "value", self.predictor.threshold))
+        self._set_opacity()
 
     def show(self) -> None:
-        """Display the page, with a still picture of the first sample for reports, which have no kernel."""
-        controls = widgets.HBox([self.sample, self.upload, self.opacity], layout=widgets.Layout(flex_flow="row wrap"))
-        note = widgets.HTML(f"<p><small>{html.escape(worth(self.predictor.card))}</small></p>")
-        page = widgets.VBox([controls, self.answer, note])
+        """Display the page, with a still picture of a sample for reports, which have no kernel."""
+        page = widgets.VBox(
+            [
+                widgets.HTML(_STYLE), self.cover, self.upload, self.sample, self.status, self.answer, self.pictures,
+                self.chosen, self.method, self.opacity, self.threshold, self.reset,
+                self.table, widgets.HTML(f"<div class='xray'><p>{html.escape(self.worth())}</p></div>"),
+            ]
+        )  # fmt: skip
+        page.add_class("xray-page")
         still = ""
         if self.samples:
-            title, file = next(reversed(self.samples.items()))
-            still = self._describe(*self._predict(title, file))
-        bundle = page._repr_mimebundle_()
+            title, source = next(reversed(self.samples.items()))
+            answer = self._predict(title, source)
+            still = _STYLE + self._describe(answer) + self._draw(answer)
         note = "<p><em>A still picture: in JupyterLab or with make app, this is where you choose or upload.</em></p>"
-        display(bundle | {"text/html": note + still, "text/plain": "the prediction page"}, raw=True)
+        display(page._repr_mimebundle_() | {"text/html": note + still, "text/plain": "the prediction page"}, raw=True)
+
+    def worth(self) -> str:
+        """Which model this is, and what is known about its worth."""
+        return f"{f'Model: {self.name}. ' if self.name else ''}{worth(self.predictor.card)}"
+
+    def add(self, file: str, source: Path | bytes) -> Future:
+        """Predict one image in the background, then show it."""
+        self.status.value = f"<div class='xray' role='status'>Looking at {html.escape(file)} ...</div>"
+        return self.worker.submit(self._guarded, self._add, file, source)
+
+    def _guarded(self, work: Callable, *given) -> None:
+        """Run `work`; what goes wrong in a thread would else be lost without a word."""
+        try:
+            work(*given)
+        except Exception as error:
+            text = html.escape(f"{type(error).__name__}: {error}")
+            self.status.value = f"<div class='xray' role='alert'><b>This did not work:</b> {text}</div>"
+            raise
+
+    def _add(self, file: str, source: Path | bytes) -> None:
+        answer = self._predict(file, source)
+        self.answers = [*self.answers, answer][-_MOST_ROWS:]
+        self._draw_table()
+        options = [(f"{i}: {a.file}", a) for i, a in enumerate(self.answers, start=1)]
+        self.chosen.options = options[::-1]
+        self.chosen.value = answer  # shows it
+        self.status.value = ""
+
+    def _predict(self, file: str, source: Path | bytes) -> Answer:
+        start, answer = time.perf_counter(), Answer(file)
+        try:
+            decoded = images.read_image(source)
+        except InputError as error:
+            answer.error = str(error).replace("the image", "this file", 1) if isinstance(source, bytes) else str(error)
+            return answer
+        answer.prediction = next(self.predictor.predict_decoded([decoded]))
+        answer.heat[self.method.value] = self.predictor.heatmap(answer.prediction, self.method.value)
+        answer.picture = _reduced(decoded)
+        answer.seconds = time.perf_counter() - start
+        return answer
 
     def _on_sample(self, change: dict) -> None:
         if change["new"] in self.samples:
-            self._answer(change["new"], self.samples[change["new"]])
+            self.add(change["new"], self.samples[change["new"]])
 
-    def _on_upload(self, change: dict) -> None:
-        if change["new"]:
-            file = change["new"][0]
-            self._answer(file["name"], bytes(file["content"]))
-
-    def _answer(self, title: str, source: Path | bytes) -> None:
-        try:
-            self.shown = self._predict(title, source)
-        except InputError as error:
-            self.shown, text = None, html.escape(str(error).replace("the image", title, 1))
-            self.answer.value = f'<p role="alert"><b>This file cannot be used:</b> {text}</p>'
+    def _show(self) -> None:
+        answer = self.chosen.value
+        if answer is None:
             return
-        self._draw()
+        self.answer.value = self._describe(answer)
+        if answer.error or self.method.value in answer.heat:
+            self.pictures.value = self._draw(answer)
+        else:
+            self.worker.submit(self._guarded, self._explain, answer, self.method.value)
 
-    def _predict(self, title: str, source: Path | bytes) -> tuple[str, np.ndarray, predict.Prediction, np.ndarray]:
-        decoded = images.read_image(source)
-        prediction = next(self.predictor.predict_decoded([decoded]))
-        return title, decoded, prediction, self.predictor.heatmap(prediction)
+    def _explain(self, answer: Answer, method: str) -> None:
+        answer.heat[method] = self.predictor.heatmap(answer.prediction, method)
+        if answer is self.chosen.value:
+            self.pictures.value = self._draw(answer)
 
-    def _draw(self) -> None:
-        if self.shown:
-            self.answer.value = self._describe(*self.shown)
+    def _decide(self) -> None:
+        self._draw_table()
+        if self.chosen.value is not None:
+            self.answer.value = self._describe(self.chosen.value)
 
-    def _describe(self, title: str, decoded: np.ndarray, prediction: predict.Prediction, heat: np.ndarray) -> str:
-        """One answer as HTML; `title` may be a file name and is shown as text, never as markup."""
-        p, threshold = prediction.probability, prediction.threshold
-        positive = prediction.label == "PNEUMONIA"
-        colour, verdict = ("#c2571a", "Signs of pneumonia") if positive else ("#3b76af", "No signs of pneumonia")
-        pictures = (_picture(decoded), _picture(explain.overlay(decoded, heat, self.opacity.value)))
-        alternatives = ("the image", "where the model saw signs of pneumonia")
-        shown = "".join(
-            f'<img src="{uri}" alt="{alt}" style="height:{_SHOWN_HEIGHT}px;max-width:100%;margin-right:8px">'
-            for uri, alt in zip(pictures, alternatives, strict=True)
+    def _set_opacity(self) -> None:
+        self.cover.value = f"<style>.xray-heat {{ opacity: {self.opacity.value:.2f}; }}</style>"
+
+    def _own(self) -> bool:
+        return abs(self.threshold.value - self.predictor.threshold) < 0.0006  # the slider goes in steps
+
+    def _decision(self, prediction: predict.Prediction) -> str:
+        if self._own():
+            return "uncertain" if prediction.uncertain else prediction.label
+        return "PNEUMONIA" if prediction.probability >= self.threshold.value else "NORMAL"
+
+    def _known(self) -> str:
+        """What was measured at the threshold that is set."""
+        card, points = self.predictor.card, self.predictor.card.get("operating_points")
+        if self._own() or not points:
+            return worth(card) if self._own() else "Nothing has been measured at this threshold."
+        nearest = int(np.argmin(np.abs(np.array(points["threshold"]) - self.threshold.value)))
+        words = _measured(points["sensitivity"][nearest], points["specificity"][nearest])
+        images_tested = _tested(card).get("n", "unknown")
+        return f"At a threshold of {points['threshold'][nearest]:.2f} it {words}, on {images_tested} test images."
+
+    def _describe(self, answer: Answer) -> str:
+        """One answer as HTML; file names are shown as text, never as markup."""
+        title = f"<h4>{html.escape(answer.file)}</h4>"
+        if answer.error:
+            return (
+                f"<div class='xray'>{title}<p role='alert'><b>This file cannot be used:</b> "
+                f"{html.escape(answer.error)}</p></div>"
+            )
+        p, threshold = answer.prediction.probability, self.threshold.value
+        colour, verdict = {
+            "PNEUMONIA": ("#c2571a", "Signs of pneumonia"),
+            "NORMAL": ("#3b76af", "Below the threshold"),
+            "uncertain": ("#6b5b00", "Uncertain: needs a reader"),
+        }[self._decision(answer.prediction)]
+        band = self.predictor.card.get("uncertain") if self._own() else None
+        shade = (
+            f'<div class="xray-band" style="left:{100 * band[0]:.1f}%;width:{100 * (band[1] - band[0]):.1f}%"></div>'
+            if band
+            else ""
         )
-        doubts = "".join(f"<li>{html.escape(text)}</li>" for text in prediction.warnings)
+        doubts = "".join(f"<li>{html.escape(text)}</li>" for text in answer.prediction.warnings)
         return (
-            f"<h4>{html.escape(title)}</h4>"
-            f'<p style="color:{colour};font-size:1.15em"><b>{verdict}'
-            f"</b>: probability {p:.3f}, threshold {threshold:.3f}</p>"
-            f'<div role="img" aria-label="probability {p:.3f} on a scale from 0 to 1, threshold {threshold:.3f}" '
-            'style="position:relative;height:16px;max-width:560px;background:#e6e6e6;border-radius:8px">'
-            f'<div style="width:{100 * p:.1f}%;height:16px;background:{colour};border-radius:8px"></div>'
-            f'<div style="position:absolute;top:-4px;left:{100 * threshold:.1f}%;width:2px;height:24px;'
-            'background:#000">'
-            f"</div></div><ul>{doubts}</ul><div>{shown}</div>"
+            f"<div class='xray'>{title}<p style='color:{colour};font-size:1.15em'><b>{verdict}</b>: "
+            f"probability {p:.3f}, threshold {threshold:.3f}</p>"
+            f'<div class="xray-scale" role="img" aria-label="probability {p:.3f} on a scale from 0 to 1, threshold '
+            f'{threshold:.3f}"><div class="xray-bar" style="width:{100 * p:.1f}%;background:{colour}"></div>{shade}'
+            f'<div class="xray-mark" style="left:{100 * threshold:.1f}%"><span>{threshold:.3f}</span></div></div>'
+            f"<ul>{doubts}</ul><p>{html.escape(self._known())} "
+            f"This image took {answer.seconds:.1f} s.</p></div>"
+        )
+
+    def _draw(self, answer: Answer) -> str:
+        """The image, and the image under the heatmap, as HTML."""
+        if answer.error:
+            return ""
+        plain, heat = _uri(answer.picture), _uri(_coloured(answer.heat[self.method.value], answer.picture.shape))
+        return (
+            "<div class='xray xray-pictures'>"
+            f'<figure><div class="xray-stack"><img src="{plain}" alt="the image"></div>'
+            "<figcaption>the image</figcaption></figure>"
+            f'<figure><div class="xray-stack"><img src="{plain}" alt="">'
+            f'<img class="xray-heat" src="{heat}" alt="where the model saw signs of pneumonia">'
+            f"</div><figcaption>{html.escape(self.method.value)}: what spoke for pneumonia</figcaption></figure></div>"
+        )
+
+    def rows(self) -> list[dict[str, str]]:
+        """The sitting so far, a row of text per image, with the columns of the CSV file."""
+        rows = []
+        for answer in self.answers:
+            row = dict.fromkeys(_COLUMNS, "") | {"file": answer.file, "error": answer.error}
+            if answer.prediction:
+                row |= {
+                    "probability": f"{answer.prediction.probability:.9g}",
+                    "decision": self._decision(answer.prediction),
+                    "threshold": f"{self.threshold.value if not self._own() else self.predictor.threshold:.9g}",
+                    "warnings": "; ".join(answer.prediction.warnings),
+                    "seconds": f"{answer.seconds:.2f}",
+                }
+            rows.append(row)
+        return rows
+
+    def _draw_table(self) -> None:
+        rows = self.rows()
+        if not rows:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.getvalue().encode()).decode()
+        shown = [r | {"probability": r["probability"] and f"{float(r['probability']):.3f}"} for r in rows[::-1]]
+        names = ("file", "probability", "decision", "warnings", "error")
+        head = "".join(f"<th scope='col'>{name}</th>" for name in names)
+        body = "".join(f"<tr>{''.join(f'<td>{html.escape(row[name])}</td>' for name in names)}</tr>" for row in shown)
+        self.table.value = (
+            f"<div class='xray xray-table'><h4>This sitting</h4><table><tr>{head}</tr>{body}</table>"
+            f'<p><a download="predictions.csv" href="{link}">Download as CSV</a></p></div>'
         )
 
 
-def _picture(pixels: np.ndarray) -> str:
-    """uint8 grey or colour pixels as a data URI, reduced to about the size it is shown at."""
+def _reduced(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (h, w), at most about twice as large as it is shown."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((1000, 2 * _SHOWN_HEIGHT))
+    scale = _SHOWN_HEIGHT / picture.height
+    if scale > 1:
+        picture = picture.resize((max(1, min(1000, round(picture.width * scale))), _SHOWN_HEIGHT))
+    return np.asarray(picture)
+
+
+def _coloured(heat: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """uint8 (h, w, 4): the heatmap, float (size, size), 0-1, in colour, covering as much as it is hot."""
+    hot = np.asarray(Image.fromarray(heat).resize(shape[::-1], Image.Resampling.BILINEAR)).clip(0, 1)
+    colour = matplotlib.colormaps["inferno"](hot)
+    colour[..., 3] = hot
+    return np.rint(255 * colour).astype(np.uint8)
+
+
+def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _uri(pixels: np.ndarray) -> str:
+    return "data:image/png;base64," + base64.b64encode(_png(pixels)).decode()

@@ -300,13 +300,18 @@ def describe(settings: Settings, run: Path) -> str:
     lines = [
         f"profile   {settings.profile}",
         f"data      {source}",
-        f"run       {run.relative_to(REPORTS.parent) if run.is_relative_to(REPORTS.parent) else run}",
+        f"run       {shown(run)}",
         f"seed      {settings.seed}",
         textwrap.fill(", ".join(f"{n} {v}" for n, v in versions().items()), 80, **indents),
     ]
     if settings.phantoms:
         lines.append("note      phantoms: the numbers below measure the machinery, not medicine")
     return "\n".join(lines)
+
+
+def shown(path: Path) -> str:
+    """`path` to read: relative to the clone where it lies in it."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def weights_origin(settings: Settings) -> str:

@@ -129,6 +129,31 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, policy: str) -
     return float(middle if middle > below else scores[best])
 
 
+def operating_points(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, list[float | None]]:
+    """threshold (0, 0.01, ... 1), and sensitivity and specificity at each, rounded; None where undefined."""
+    thresholds = [round(0.01 * step, 2) for step in range(101)]
+    found = [metrics(labels, probabilities, threshold) for threshold in thresholds]
+    rates = {n: [m[n] if m[n] is None else round(m[n], 4) for m in found] for n in ("sensitivity", "specificity")}
+    return {"threshold": thresholds} | rates
+
+
+def uncertain_band(
+    labels: ArrayLike, probabilities: ArrayLike, threshold: float, error: float = 0.01
+) -> tuple[float, float]:
+    """(low, high) around `threshold`: from low to high a model should say "uncertain" instead of yes or no.
+
+    Class-conditional conformal prediction (Vovk 2012, Conditional validity of inductive conformal predictors): of
+    images like these, at most the share `error` of those with pneumonia lies below low, and of those without above
+    high. Between the two, both answers are plausible (or, where the classes are far apart, neither). Labels of one
+    class only, or fewer images of a class than 1 / `error`, leave that side open: 0 or 1.
+    """
+    positive, probabilities = _checked(labels, probabilities, threshold)
+    ill, well = np.sort(probabilities[positive]), np.sort(probabilities[~positive])
+    below, above = int(error * (ill.size + 1)), int(error * (well.size + 1))  # so many may lie outside
+    edges = [ill[below - 1] if below else 0.0, well[-above] if above else 1.0, threshold]
+    return float(min(edges)), float(max(edges))
+
+
 def outcomes(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> np.ndarray:
     """Array (n,) of "TP", "FN", "FP" or "TN"."""
     positive, probabilities = _checked(labels, probabilities, threshold)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
-from helpers import config
+from helpers import config, guard
 from helpers.config import InputError, Settings
 
 FORMAT = 1
@@ -184,8 +184,11 @@ def save(model: keras.Model, folder: Path, card: dict) -> None:
 
 
 def write_card(folder: Path, card: dict) -> None:
-    """Write model.json beside model.keras, with the current format and checksum."""
-    config.write_json(folder / "model.json", card | {"format": FORMAT, "sha256": sha256(folder / "model.keras")})
+    """Write model.json beside model.keras, with the current format and the checksums of the files beside it."""
+    sums = {"sha256": sha256(folder / "model.keras")}
+    if (folder / guard.FILE).is_file():
+        sums["guard_sha256"] = sha256(folder / guard.FILE)
+    config.write_json(folder / "model.json", card | {"format": FORMAT} | sums)
 
 
 def read_card(folder: Path) -> dict:
@@ -200,8 +203,9 @@ def read_card(folder: Path) -> dict:
         raise InputError(f"{card_file} is damaged: {error!r}.") from error
     if number > FORMAT:
         raise InputError(f"{card_file} has format {number}; this code reads up to {FORMAT}: update it.")
-    if digest != sha256(model_file):
-        raise InputError(f"{model_file} does not fit the checksum in model.json: one of them was changed or damaged.")
+    for file, wanted in ((model_file, digest), (folder / guard.FILE, card.get("guard_sha256"))):
+        if wanted and not (file.is_file() and sha256(file) == wanted):
+            raise InputError(f"{file} does not fit the checksum in model.json: one of them was changed or damaged.")
     return card
 
 
@@ -226,15 +230,17 @@ def make_card(settings: Settings, fingerprint: str) -> dict:
         "threshold": None,
         "threshold_policy": None,
         "calibration": None,
+        "uncertain": None,
+        "operating_points": None,
         "metrics": None,
     }
 
 
 def copy(source: Path, target: Path) -> None:
     """Copy a model folder, refusing one that does not hold together."""
-    read_card(source)
+    card = read_card(source)
     if source.resolve() == target.resolve():
         return
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("model.keras", "model.json"):
+    for name in ("model.keras", "model.json", *([guard.FILE] if "guard_sha256" in card else [])):
         shutil.copyfile(source / name, target / name)

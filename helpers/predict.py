@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from helpers import config, evaluation, explain, images, model
+from helpers import config, evaluation, explain, guard, images, model
 from helpers.config import InputError
 
 PRETRAINED = config.DATA / "pretrained"
@@ -32,15 +32,16 @@ class Prediction:
     probability: float  # calibrated P(pneumonia), 0-1
     label: str  # "PNEUMONIA" where probability >= threshold, else "NORMAL"
     threshold: float
+    uncertain: bool  # within the model's band around the threshold, where a reader has to decide
     warnings: tuple[str, ...]  # why the number may not mean much
     pixels: np.ndarray  # uint8 (size, size): what the model saw
 
 
 class Predictor:
-    """A loaded model folder: model.keras with the threshold and the calibration of its model.json."""
+    """A loaded model folder: model.keras, the threshold, calibration and band of its model.json, and its guard."""
 
-    def __init__(self, classifier: keras.Model, card: dict):
-        self.classifier, self.card = classifier, card
+    def __init__(self, classifier: keras.Model, card: dict, door: guard.Guard | None = None):
+        self.classifier, self.card, self.guard = classifier, card, door
         self._logits = model.logit_model(classifier)
         self.size = int(classifier.input_shape[1])
         self.threshold = float(card["threshold"])
@@ -52,7 +53,7 @@ class Predictor:
         classifier, card = model.load(folder)
         if card.get("threshold") is None:
             raise InputError(f"the model in {folder} has no threshold yet: run 05_evaluation first.")
-        return cls(classifier, card)
+        return cls(classifier, card, guard.load(folder) if "guard_sha256" in card else None)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Calibrated P(pneumonia), float64 (n,), of pixels (n, size, size), 0-255."""
@@ -68,13 +69,36 @@ class Predictor:
         """Predict images that `images.read_image` returned, as one batch."""
         decoded = list(decoded)
         pixels = np.stack([images.resize(image, self.size) for image in decoded])
-        for image, seen, probability in zip(decoded, pixels, self.probabilities(pixels), strict=True):
+        strange = self.guard.strangers(pixels) if self.guard else np.zeros(len(pixels), bool)
+        for image, seen, odd, probability in zip(decoded, pixels, strange, self.probabilities(pixels), strict=True):
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
-            yield Prediction(float(probability), label, self.threshold, tuple(doubts(image)), seen)
+            uncertain, found = self.uncertain(probability), list(doubts(image))
+            if odd:
+                found.insert(
+                    0,
+                    f"does not look like what the model was made for ({made_for(self.card)}): do not trust the number",
+                )
+            if uncertain:
+                found.append("uncertain, close to the threshold: needs a reader")
+            yield Prediction(float(probability), label, self.threshold, uncertain, tuple(found), seen)
+
+    def uncertain(self, probability: float) -> bool:
+        """Whether `probability` lies in the band that model.json names, from low to high."""
+        band = self.card.get("uncertain")
+        return bool(band and band[0] <= probability <= band[1])
 
     def heatmap(self, prediction: Prediction, method: str = "Grad-CAM") -> np.ndarray:
         """float32 (size, size), 0-1: what spoke for pneumonia. `method` is a key of explain.METHODS."""
         return explain.heatmaps(self.classifier, prediction.pixels[None], method)[0]
+
+
+def made_for(card: dict) -> str:
+    """In words: what images the model of this card was trained on."""
+    return (
+        "phantoms drawn by code"
+        if card.get("phantoms")
+        else "frontal chest X-rays of children aged 1 to 5, one hospital"
+    )
 
 
 def doubts(image: np.ndarray) -> Iterator[str]:

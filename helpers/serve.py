@@ -1,0 +1,60 @@
+"""Serve notebook 07 as a page: `python -m helpers.serve`, or `make app`.
+
+On this machine only unless told otherwise. Every visitor gets a kernel of their own, so nobody sees another's images;
+some minutes after a page was closed its kernel is ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+
+from helpers import config
+
+IDLE_MINUTES = 5
+
+
+def arguments(ip: str, port: int) -> list[str]:
+    """What Voila is started with."""
+    return [
+        str(config.NOTEBOOKS / "07_predict.ipynb"),
+        "--no-browser",
+        f"--Voila.ip={ip}",
+        f"--Voila.port={port}",
+        "--Voila.port_retries=0",
+        "--template=page",
+        "--strip_sources=True",
+        f"--MappingKernelManager.cull_idle_timeout={60 * IDLE_MINUTES}",
+        "--MappingKernelManager.cull_interval=60",
+    ]
+
+
+def main(given: list[str] | None = None) -> int:
+    """The command; serves until it is interrupted. Exit status 2 where the port cannot be had."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.serve", description=__doc__)
+    parser.add_argument("--port", type=int, default=8866)
+    parser.add_argument("--ip", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets everyone in")
+    chosen = parser.parse_args(given)
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((chosen.ip, chosen.port))
+        except (OSError, OverflowError) as error:
+            print(f"port {chosen.port} on {chosen.ip} cannot be used ({error}); try --port 8870.", file=sys.stderr)
+            return 2
+    if chosen.ip not in ("127.0.0.1", "localhost", "::1"):
+        print("Listening beyond this machine: whoever reaches this address can use the page, and nothing is encrypted.")
+    print(f"The page: http://{chosen.ip}:{chosen.port}/  (first answer in about a minute; ctrl-C ends it)", flush=True)
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(
+        [str(config.ROOT / "helpers" / "page"), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+    )
+    from voila.app import main as voila  # reads JUPYTER_PATH when it is imported
+
+    voila(arguments(chosen.ip, chosen.port))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""An upload widget that takes large files: the browser checks the size and sends them in pieces; see upload.js."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+MOST_BYTES = 50 * 2**20
+MOST_FILES = 20
+
+
+class Upload(anywidget.AnyWidget):
+    """A file input. Each whole file is handed to `on_file` as (name, bytes), in memory; nothing is written to disk."""
+
+    _esm = Path(__file__).with_name("upload.js")
+    _css = """
+    .xray-upload { display: inline-block; padding: 8px 12px; border: 1px dashed #888; border-radius: 6px; }
+    .xray-upload input { max-width: 100%; }
+    .xray-upload-note { min-height: 1.4em; }
+    """
+    accept = traitlets.Unicode("").tag(sync=True)
+    limit = traitlets.Int(MOST_BYTES).tag(sync=True)
+    most = traitlets.Int(MOST_FILES).tag(sync=True)
+
+    def __init__(self, on_file: Callable[[str, bytes], None], accept: str):
+        super().__init__(accept=accept)
+        self._on_file, self._pieces = on_file, bytearray()
+        self.on_msg(self._on_piece)
+
+    def _on_piece(self, _, message: dict, buffers: list) -> None:
+        if message["start"] == 0:
+            self._pieces.clear()
+        fits = message["start"] == len(self._pieces) and len(self._pieces) + len(buffers[0]) <= MOST_BYTES
+        if not fits:  # a page of ours sends neither too much nor out of order
+            self._pieces.clear()
+            self.send({"refused": "The upload was interrupted; please choose the file again."})
+            return
+        self._pieces += buffers[0]
+        if message["last"]:
+            whole, self._pieces = bytes(self._pieces), bytearray()
+            self._on_file(str(message["name"])[:255], whole)
+        self.send({"taken": True})

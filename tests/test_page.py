@@ -1,0 +1,262 @@
+"""The page in a browser: `python -m helpers.serve` in a copy of the clone, visited by Chromium, with no network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from helpers import model, predict, upload
+from tests.conftest import make_clone, planted_film
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if not CHROMIUM and not os.environ.get("REQUIRE_BROWSER"):
+    pytest.skip("there is no Chromium on this machine to open the page with", allow_module_level=True)
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+SICK, HEALTHY = planted_film((2, 20), 96), planted_film(None, 96)
+PATIENT = "Doe^Jane"
+
+
+def encoded(film: np.ndarray, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(film).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def large_dicom() -> bytes:
+    """A MONOCHROME2 radiograph of 20 MB, 16 bits allocated, 12 stored, with a patient's name in its header."""
+    film = np.asarray(Image.fromarray(SICK).resize((3300, 3300))).astype(np.uint16) * 16
+    dicom = pydicom.Dataset()
+    dicom.file_meta = pydicom.dataset.FileMetaDataset()
+    dicom.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dicom.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+    dicom.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dicom.PatientName, dicom.PatientID, dicom.Modality = PATIENT, "0815", "DX"
+    dicom.Rows, dicom.Columns = film.shape
+    dicom.SamplesPerPixel, dicom.PhotometricInterpretation = 1, "MONOCHROME2"
+    dicom.BitsAllocated, dicom.BitsStored, dicom.HighBit, dicom.PixelRepresentation = 16, 12, 11, 0
+    dicom.PixelData = film.tobytes()
+    buffer = io.BytesIO()
+    dicom.save_as(buffer, enforce_file_format=True)
+    assert len(buffer.getvalue()) > 20e6
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(planted, planted_folder, tmp_path_factory) -> Path:
+    """The planted classifier as the clone's data/pretrained, with measured numbers and a band of doubt."""
+    card = model.read_card(planted_folder)
+    rates = {"sensitivity": {"value": 0.9}, "specificity": {"value": 0.8}}
+    points = {"threshold": [0.0, 0.5, 1.0], "sensitivity": [1.0, 0.7, 0.0], "specificity": [0.0, 0.6, 1.0]}
+    target = make_clone(tmp_path_factory.mktemp("page") / "clone").root / "data" / "pretrained"
+    known = {"metrics": {"test": {"n": 77} | rates}, "operating_points": points, "uncertain": [0.35, 0.45]}
+    model.save(planted, target, card | known)
+    return target
+
+
+@pytest.fixture(scope="module")
+def address(folder) -> Iterator[str]:
+    """The page, served from a clone that has no dataset and no run, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder.parent / "serve.log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "helpers.serve", "--port", str(port)],
+            cwd=folder.parent.parent, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(300):
+            if server.poll() is not None:
+                pytest.fail(f"the server ended: {log.read_text()}")
+            try:
+                urllib.request.urlopen(f"{url}voila/api/shutdown", timeout=5)  # cheap: starts no kernel
+            except urllib.error.HTTPError:
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A person on the page: a tab, what its console said, and which hosts it asked."""
+
+    def __init__(self, browser: Browser, address: str, **context):
+        self.page: Page = browser.new_context(**context).new_page()
+        self.console: list[str] = []
+        self.asked: set[str] = set()
+        self.page.on("console", lambda m: self.console.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.console.append(str(error)))
+        self.page.on("request", lambda request: self.asked.add(re.sub(r"^(\w+:(//[^/]*)?).*", r"\1", request.url)))
+        self.page.goto(address, timeout=120_000)
+        expect(self.page.locator(".xray-upload")).to_be_visible(timeout=120_000)
+
+    def upload(self, *files: tuple[str, bytes]) -> None:
+        payload = [{"name": name, "mimeType": "", "buffer": content} for name, content in files]
+        self.page.locator(".xray-upload input").set_input_files(payload)
+
+    def expect_text(self, text: str | re.Pattern, seconds: float = 20) -> None:
+        expect(self.page.locator(".xray-page")).to_contain_text(text, timeout=1000 * seconds)
+
+    def slider(self, name: str):
+        return self.page.locator(".widget-hslider", has_text=name)
+
+    def table(self) -> list[dict]:
+        """The CSV file, downloaded and read back."""
+        with self.page.expect_download() as waiting:
+            self.page.get_by_text("Download as CSV").click()
+        with open(waiting.value.path(), encoding="utf-8", newline="") as file:  # noqa: PTH123
+            return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def visit(browser, address) -> Visit:
+    return Visit(browser, address)
+
+
+def test_the_empty_page_says_what_it_is_for_and_which_model_it_uses(visit):
+    visit.expect_text("Choose a sample, or upload JPEG, PNG or DICOM files.")
+    visit.expect_text("Model: data/pretrained")
+    visit.expect_text("Not a medical device")
+    visit.expect_text("90 of 100 pneumonias and left 80 of 100 healthy images in peace, on 77 test images")
+    assert not visit.page.locator(".xray-pictures").count()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("film.jpeg", encoded(SICK, "JPEG")),
+        ("sixteen bits.png", encoded(SICK.astype(np.uint16) * 257, "PNG")),
+        ("large.dcm", large_dicom()),
+    ],
+    ids=["JPEG", "PNG of 16 bits", "DICOM of 20 MB"],
+)
+def test_an_upload_gets_the_command_s_probability_and_a_heatmap(visit, folder, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    (row,) = predict.predict_files(predict.Predictor.load(folder), [str(tmp_path / name)])
+    visit.upload((name, content))
+    expect(visit.page.locator(".xray-page h4").first).to_have_text(name, timeout=20_000)
+    visit.expect_text(f"Signs of pneumonia: probability {float(row['probability']):.3f}")
+    expect(visit.page.locator("img.xray-heat")).to_be_visible()
+    shown = visit.table()[-1]
+    assert shown["file"] == name
+    assert abs(float(shown["probability"]) - float(row["probability"])) < 1e-5
+    assert PATIENT not in visit.page.content()
+
+
+def test_a_text_file_with_an_image_s_name_is_refused_in_words(visit):
+    name = '<img src=x onerror="document.title=1">.jpg'
+    visit.upload((name, b"Dear doctor,"))
+    visit.expect_text("This file cannot be used:")
+    visit.expect_text(name)
+    assert not visit.page.locator(".xray-pictures").count()
+    assert visit.page.title() != "1"
+    assert "cannot be read as an image" in visit.table()[-1]["error"]
+
+
+def test_what_is_too_large_is_refused_in_the_browser(visit):
+    before = len(visit.table())
+    visit.page.evaluate(  # Playwright itself hands over no file above 50 MB
+        """(size) => { const input = document.querySelector('.xray-upload input'), files = new DataTransfer();
+        files.items.add(new File([new Uint8Array(size)], 'huge.dcm')); input.files = files.files;
+        input.dispatchEvent(new Event('change')); }""",
+        upload.MOST_BYTES + 1,
+    )
+    visit.expect_text("huge.dcm was not sent: it has 50 MB, and at most 50 MB are taken.")
+    assert len(visit.table()) == before
+
+
+def test_several_files_at_once_are_all_answered(visit):
+    before = len(visit.table())
+    visit.upload(("one.png", encoded(SICK, "PNG")), ("two.png", encoded(HEALTHY, "PNG")))
+    visit.expect_text("Below the threshold")
+    rows = visit.table()[before:]
+    assert [(row["file"], row["decision"]) for row in rows] == [("one.png", "PNEUMONIA"), ("two.png", "NORMAL")]
+
+
+def test_the_threshold_moves_decisions_by_keyboard_and_predicts_nothing_anew(visit):
+    visit.upload(("edge.png", encoded(SICK, "PNG")))
+    visit.expect_text("edge.png")
+    before = visit.table()[-1]
+    assert before["decision"] == "PNEUMONIA"
+    visit.slider("Threshold").get_by_role("slider").focus()
+    visit.page.keyboard.press("End")
+    visit.expect_text("threshold 1.000")
+    visit.expect_text("At a threshold of 1.00 it found 0 of 100 pneumonias and left 100 of 100 healthy")
+    after = visit.table()[-1]
+    assert (after["decision"], after["probability"]) == ("NORMAL", before["probability"])
+    assert after["seconds"] == before["seconds"]
+    visit.page.get_by_role("button", name="The model's own threshold").click()
+    visit.expect_text("threshold 0.400")
+
+
+def test_opacity_and_method_change_the_heatmap(visit):
+    visit.slider("Opacity").get_by_role("slider").focus()
+    visit.page.keyboard.press("Home")
+    expect(visit.page.locator("img.xray-heat")).to_have_css("opacity", "0")
+    visit.page.get_by_label("Heatmap").select_option("LayerCAM")
+    visit.expect_text("LayerCAM: what spoke for pneumonia")
+
+
+def test_a_sample_is_there_without_a_dataset(visit):
+    visit.page.get_by_label("Sample").select_option("phantom NORMAL 1")
+    expect(visit.page.locator(".xray-page h4").first).to_have_text("phantom NORMAL 1", timeout=20_000)
+
+
+def test_two_people_do_not_see_each_other_s_images(browser, address, visit):
+    visit.upload(("secret.png", encoded(SICK, "PNG")))
+    visit.expect_text("secret.png")
+    other = Visit(browser, address)
+    assert "secret.png" not in other.page.content()
+    other.upload(("mine.png", encoded(HEALTHY, "PNG")))
+    other.expect_text("mine.png")
+    assert [row["file"] for row in other.table()] == ["mine.png"]
+    assert "mine.png" not in visit.page.content()
+
+
+def test_a_phone_s_width_is_enough(browser, address):
+    phone = Visit(browser, address, viewport={"width": 360, "height": 740})
+    phone.upload(("film.png", encoded(SICK, "PNG")))
+    phone.expect_text("Signs of pneumonia")
+    expect(phone.page.locator("img.xray-heat")).to_be_visible()
+    box = phone.page.locator("img.xray-heat").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 360
+    for control in (".xray-upload", ".widget-hslider"):
+        assert phone.page.locator(control).first.bounding_box()["width"] <= 360
+
+
+def test_nothing_was_asked_of_another_host_and_the_console_is_quiet(visit, address):
+    """Last of all: over everything that the visits above did."""
+    assert visit.asked <= {address.rstrip("/"), "data:", "blob:"}
+    assert not visit.console
