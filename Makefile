@@ -19,7 +19,7 @@ help: ## print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables: PYTHON=python3.12 (which Python builds .venv), PROFILE=$(PROFILE) (reports), PORT=$(PORT) (app),"
-	@echo "ARGS='...' (handed on by reports, test, lab, bench, lock). Example: make reports ARGS='--set seed=2 --name two'"
+	@echo "ARGS='...' (handed on by reports, test, lab, app, bench, lock). Example: make reports ARGS='--set seed=2 --name two'"
 
 setup: $(READY) ## build .venv from requirements/analysis.lock
 	@echo "Ready: .venv ($$($(PY) --version)). Next: make reports"
@@ -37,9 +37,7 @@ lab: $(READY) ## step through the notebooks in JupyterLab
 	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 app: $(READY) ## serve the prediction page on this machine (PORT=8866)
-	@echo "The page: http://127.0.0.1:$(PORT)/  (this machine only; Ctrl-C ends it; port taken: make app PORT=8870)"
-	$(PY) -m voila notebooks/07_predict.ipynb --no-browser --Voila.ip=127.0.0.1 --port=$(PORT) \
-	  --Voila.port_retries=0 --strip_sources=True
+	$(PY) -m helpers.serve --port $(PORT) $(ARGS)
 
 bench: $(READY) ## measure speed and memory (phantoms only, no download)
 	$(PY) -m tests.benchmarks $(ARGS)

@@ -36,7 +36,7 @@ class Guard(NamedTuple):
 
     def strangers(self, pixels: np.ndarray) -> np.ndarray:
         """bool (n,): which of `pixels`, uint8 (n, height, width), do not look like the training images."""
-        return self.scores(pixels) > self.limit
+        return self.scores(pixels).astype(np.float32) > self.limit
 
 
 def _thumbnails(pixels: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import datetime
+import csv
 import html
 import io
 import re
@@ -44,11 +44,23 @@ def png(film: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def settled(page: app.App) -> app.App:
+    """The page when all that was asked of it is done."""
+    page.worker.submit(lambda: None).result(60)
+    return page
+
+
+def shown(page: app.App) -> str:
+    settled(page)
+    return page.answer.value + page.pictures.value
+
+
 def upload(page: app.App, name: str, content: bytes) -> str:
-    """What ipywidgets 8 puts into FileUpload.value; the answer of the page."""
-    file = {"name": name, "type": "image/png", "size": len(content), "content": memoryview(content)}
-    page.upload.value = ({**file, "last_modified": datetime.datetime.now(datetime.UTC)},)
-    return page.answer.value
+    """Send a file as the browser does, in two pieces; what the page shows then."""
+    half = len(content) // 2
+    for start, piece in ((0, content[:half]), (half, content[half:])):
+        page.upload._on_piece(page.upload, {"name": name, "start": start, "last": start == half}, [memoryview(piece)])
+    return shown(page)
 
 
 class Tags(HTMLParser):
@@ -87,39 +99,44 @@ def pictures(answer: str) -> list[np.ndarray]:
 
 def test_a_sample_is_shown_with_its_probability_and_heatmap(page, predictor):
     page.sample.value = "PNEUMONIA virus 1"
-    answer = page.answer.value
-    shown = Tags(answer)
+    answer = shown(page)
+    found = Tags(answer)
     probability = predictor.predict(png(SICK)).probability
-    assert not shown.open  # every tag is closed
-    assert "PNEUMONIA virus 1" in shown.text
-    assert f"Signs of pneumonia: probability {probability:.3f}, threshold 0.400" in shown.text
-    image, overlay = pictures(answer)
-    assert np.array_equal(image, SICK)
-    assert overlay.shape == (96, 96, 3)
-    assert [attributes["alt"] for attributes in shown.named("img")] == [
+    assert not found.open  # every tag is closed
+    assert "PNEUMONIA virus 1" in found.text
+    assert f"Signs of pneumonia: probability {probability:.3f}, threshold 0.400" in found.text
+    image, under, heat = pictures(answer)
+    assert np.array_equal(image, under)
+    assert image.shape == (340, 340)
+    assert heat.shape == (340, 340, 4)
+    assert heat[20:120, 215:310, 3].mean() > 5 * heat[200:, :, 3].mean()  # over the spot
+    assert [attributes["alt"] for attributes in found.named("img")] == [
         "the image",
+        "",
         "where the model saw signs of pneumonia",
     ]
 
 
 def test_the_verdict_and_the_scale_follow_the_probability(page, predictor):
     page.sample.value = "NORMAL 1"
-    probability = predictor.predict(png(HEALTHY)).probability
-    assert "No signs of pneumonia" in page.answer.value
-    assert f"width:{100 * probability:.1f}%" in page.answer.value
-    assert "left:40.0%" in page.answer.value
-    label = next(a["aria-label"] for a in Tags(page.answer.value).named("div") if a.get("role") == "img")
+    answer, probability = shown(page), predictor.predict(png(HEALTHY)).probability
+    assert "Below the threshold" in answer
+    assert f"width:{100 * probability:.1f}%" in answer
+    assert "left:40.0%" in answer
+    label = next(a["aria-label"] for a in Tags(answer).named("div") if a.get("role") == "img")
     assert f"probability {probability:.3f} on a scale from 0 to 1, threshold 0.400" in label
 
 
 def test_every_choice_gives_a_new_answer_and_none_leaves_the_last(page):
     page.sample.value = "NORMAL 1"
-    first = page.answer.value
+    first = shown(page)
     page.sample.value = "PNEUMONIA virus 1"
-    second = page.answer.value
+    second = shown(page)
     assert first != second
     page.sample.value = "choose a sample"
-    assert page.answer.value == second
+    assert shown(page) == second
+    page.chosen.index = 1  # the one before
+    assert shown(page) == first
 
 
 def test_an_upload_is_answered_as_the_file_on_disk(page, predictor):
@@ -128,7 +145,21 @@ def test_an_upload_is_answered_as_the_file_on_disk(page, predictor):
     assert f"{predictor.predict(png(SICK)).probability:.3f}" in answer
     again = upload(page, "other.png", png(HEALTHY))
     assert "my film" not in again
-    assert "No signs" in again
+    assert "Below the threshold" in again
+
+
+def test_an_upload_out_of_order_or_too_large_is_refused(page, monkeypatch):
+    sent = []
+    monkeypatch.setattr(page.upload, "send", sent.append)
+    page.upload._on_piece(page.upload, {"name": "a.png", "start": 0, "last": False}, [b"1234"])
+    page.upload._on_piece(page.upload, {"name": "a.png", "start": 9, "last": True}, [b"5678"])
+    assert sent == [{"taken": True}, {"refused": "The upload was interrupted; please choose the file again."}]
+    large = bytes(2**20)
+    for piece in range(51):
+        page.upload._on_piece(page.upload, {"name": "b.png", "start": piece * 2**20, "last": False}, [large])
+    assert "refused" in sent[-1]
+    assert not page.upload._pieces
+    assert not settled(page).answers
 
 
 def test_doubts_are_listed(page):
@@ -142,45 +173,121 @@ def test_a_text_file_with_an_image_s_name_gives_an_alert(page):
     answer = upload(page, "letter.jpg", b"Dear doctor,")
     (alert,) = [attributes for attributes in Tags(answer).named("p") if attributes.get("role") == "alert"]
     assert alert
-    assert "letter.jpg cannot be read as an image" in answer
+    assert "letter.jpg" in answer
+    assert "this file cannot be read as an image" in answer
     assert not pictures(answer)
     assert "Traceback" not in answer
     page.opacity.value = 0.9  # nothing to redraw: the alert stays
-    assert page.answer.value == answer
+    assert shown(page) == answer
     assert "Signs of pneumonia" in upload(page, "film.png", png(SICK))  # and the page goes on
+
+
+def test_an_error_of_ours_is_shown_and_the_page_goes_on(page, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("<b>no memory</b>")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(page.predictor, "predict_decoded", broken)
+        upload(page, "film.png", png(SICK))
+    assert "&lt;b&gt;no memory" in page.status.value
+    assert "Signs of pneumonia" in upload(page, "film.png", png(SICK))
+    assert not page.status.value
 
 
 @pytest.mark.parametrize("content", [png(SICK), b"no image"])
 def test_a_file_name_is_text_and_never_markup(page, content):
     name = '<img src=x onerror="alert(1)"><script>alert(2)</script>.png'
     answer = upload(page, name, content)
-    shown = Tags(answer)
-    assert name in shown.text
+    found = Tags(answer + page.table.value)
+    assert found.text.count(name) == 2
     assert html.escape(name) in answer
-    assert not shown.named("script")
-    assert all(set(attributes) == {"src", "alt", "style"} for attributes in shown.named("img"))
-    assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in shown.named("img"))
+    assert not found.named("script")
+    assert all(set(attributes) <= {"src", "alt", "class"} for attributes in found.named("img"))
+    assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in found.named("img"))
 
 
-def test_the_opacity_redraws_the_heatmap_only(page):
-    page.opacity.value = 0.8
-    assert page.shown is None  # nothing chosen yet
+def test_the_opacity_changes_a_style_and_predicts_nothing(page):
     page.sample.value = "PNEUMONIA virus 1"
-    strong = pictures(page.answer.value)
-    page.opacity.value = 0
-    plain = pictures(page.answer.value)
-    assert np.array_equal(plain[0], strong[0])
-    assert np.array_equal(plain[1], np.repeat(SICK[..., None], 3, axis=-1))
-    difference = np.abs(strong[1].astype(int) - plain[1]).max(axis=-1)
-    assert difference[6:36, 60:90].mean() > 20  # on the spot
-    assert difference[50:].mean() < 1
+    before = shown(page)
+    page.opacity.value = 0.25
+    assert page.cover.value == "<style>.xray-heat { opacity: 0.25; }</style>"
+    assert shown(page) == before
+
+
+def test_another_method_explains_the_same_prediction(page):
+    page.sample.value = "PNEUMONIA virus 1"
+    before = shown(page)
+    page.method.value = "Grad-CAM++"
+    after = shown(page)
+    assert "Grad-CAM++: what spoke for pneumonia" in after
+    assert len(page.answers) == 1
+    assert set(page.answers[0].heat) == {"Grad-CAM", "Grad-CAM++"}
+    page.method.value = "Grad-CAM"
+    assert shown(page) == before
 
 
 def test_large_pictures_are_reduced_to_what_is_shown(page):
-    film = np.random.default_rng(0).integers(0, 256, (800, 1000)).astype(np.uint8)
+    film = np.random.default_rng(0).integers(0, 256, (1600, 2000)).astype(np.uint8)
     for picture in pictures(upload(page, "large.png", png(film))):
-        assert picture.shape[0] <= 640
-        assert picture.shape[1] / picture.shape[0] == pytest.approx(1000 / 800, abs=0.01)
+        assert picture.shape[0] <= 680
+        assert picture.shape[1] / picture.shape[0] == pytest.approx(2000 / 1600, abs=0.01)
+
+
+# The threshold, the band of doubt, the sitting
+
+
+def csv_rows(page: app.App) -> list[dict]:
+    link = next(a["href"] for a in Tags(settled(page).table.value).named("a"))
+    text = base64.b64decode(link.removeprefix("data:text/csv;charset=utf-8;base64,")).decode()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_sitting_is_a_table_with_a_csv_of_the_same(page, predictor):
+    assert not page.table.value
+    upload(page, "sick.png", png(SICK))
+    upload(page, "letter.jpg", b"Dear doctor,")
+    first, second = csv_rows(page)
+    assert float(first["probability"]) == pytest.approx(predictor.predict(png(SICK)).probability, abs=1e-8)
+    assert (first["file"], first["decision"], first["threshold"], first["error"]) == (
+        "sick.png",
+        "PNEUMONIA",
+        "0.4",
+        "",
+    )
+    assert (second["probability"], second["decision"]) == ("", "")
+    assert "cannot be read" in second["error"]
+
+
+def test_the_threshold_moves_decisions_and_predicts_nothing(page, monkeypatch):
+    probability = float(upload(page, "sick.png", png(SICK)) and csv_rows(page)[0]["probability"])
+    monkeypatch.setattr(page.predictor, "predict_decoded", None)
+    page.threshold.value = min(1, probability + 0.002)
+    assert csv_rows(page)[0]["decision"] == "NORMAL"
+    assert f"threshold {page.threshold.value:.3f}" in shown(page)
+    assert "Nothing has been measured at this threshold" in shown(page)
+    page.reset.click()
+    assert csv_rows(page)[0]["decision"] == "PNEUMONIA"
+
+
+def test_at_a_moved_threshold_the_nearest_measured_point_is_told(planted):
+    points = {"threshold": [0.0, 0.5, 1.0], "sensitivity": [1.0, 0.7, 0.0], "specificity": [0.0, 0.6, 1.0]}
+    card_ = {"threshold": 0.4, "calibration": {"slope": 1.0, "intercept": 0.5}, "phantoms": True}
+    page = app.App(predict.Predictor(planted, card_ | {"operating_points": points} | card()), {})
+    page.threshold.value = 0.6
+    assert "At a threshold of 0.50 it found 70 of 100 pneumonias" in page._known()
+    assert "left 60 of 100 healthy images in peace, on 314 test images" in page._known()
+
+
+def test_within_the_band_the_page_is_uncertain_at_the_model_s_own_threshold_only(planted, planted_folder):
+    stored = model.read_card(planted_folder)
+    probability = predict.Predictor.load(planted_folder).predict(png(SICK)).probability
+    page = app.App(predict.Predictor(planted, stored | {"uncertain": [0.3, probability]}), {})
+    answer = upload(page, "sick.png", png(SICK))
+    assert "Uncertain: needs a reader" in answer
+    assert "uncertain, close to the threshold" in answer
+    assert csv_rows(page)[0]["decision"] == "uncertain"
+    page.threshold.value = 0.1
+    assert csv_rows(page)[0]["decision"] == "PNEUMONIA"
 
 
 # The page in a notebook and in a report
@@ -196,9 +303,10 @@ def test_the_page_is_a_widget_and_a_still_picture(page, monkeypatch):
     still = bundle["text/html"]
     assert "A still picture" in still
     assert "PNEUMONIA virus 1" in still  # the last sample: one that the model finds
-    assert len(pictures(still)) == 2
+    assert len(pictures(still)) == 3
     assert not Tags(still).open
-    assert page.answer.value.startswith("<p>Choose a sample")  # the live page waits
+    assert "Choose a sample" in page.answer.value  # the live page waits
+    assert not page.answers
 
 
 def test_without_samples_the_page_opens_all_the_same(predictor, monkeypatch):
@@ -211,9 +319,9 @@ def test_without_samples_the_page_opens_all_the_same(predictor, monkeypatch):
 
 def test_the_widgets_can_be_sent_to_a_browser(page):
     for widget in (page.sample, page.upload, page.opacity, page.answer):
-        data, _ = format_display_data(widget)
-        assert "application/vnd.jupyter.widget-view+json" in data
+        assert "application/vnd.jupyter.widget-view+json" in str(format_display_data(widget))
     assert page.upload.accept == ".jpeg,.jpg,.png,.dcm"
+    assert page.upload.limit == 50 * 2**20
     assert page.sample.options[0] == "choose a sample"
 
 
@@ -282,6 +390,16 @@ def test_samples_can_be_read(tmp_path):
         assert images.read_image(file).shape == (32, 32)
 
 
+def test_without_a_dataset_phantoms_are_drawn_and_nothing_is_written(tmp_path):
+    nowhere = tmp_path / "nowhere"
+    found = app.find_samples(make_settings("chest_xray", {"data": str(nowhere)}), 2)
+    assert list(found) == [
+        "phantom NORMAL 1", "phantom NORMAL 2", "phantom PNEUMONIA bacteria 1", "phantom PNEUMONIA virus 2",
+    ]  # fmt: skip
+    assert all(min(images.read_image(source).shape) > 200 for source in found.values())
+    assert not nowhere.exists()
+
+
 def card(**changes) -> dict:
     measured = {"sensitivity": {"value": 0.968}, "specificity": {"value": 0.755}, "n": 314}
     return {"threshold": 0.123456, "phantoms": False, "metrics": {"test": measured | changes}}
@@ -299,6 +417,6 @@ def test_what_a_model_is_worth_is_said_in_words():
 
 
 def test_what_was_not_measured_is_not_claimed(planted_folder):
-    assert app.worth(model.read_card(planted_folder)) == "Nothing has been measured at this model's threshold."
+    assert app.worth(model.read_card(planted_folder)).startswith("Nothing has been measured at this model's threshold.")
     assert "an unknown share" in app.worth(card(specificity={"value": None}))
     assert "0 of 100" not in app.worth(card(specificity={"value": None}))

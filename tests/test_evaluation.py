@@ -394,3 +394,44 @@ def test_tables_survive_the_way_through_sorted_json():
     kermany = compared[compared["who"].str.startswith("Kermany")].iloc[0]
     assert kermany[["accuracy", "sensitivity", "specificity", "auc"]].tolist() == ["92.8", "93.2", "90.1", "0.968"]
     assert not compared.isna().any(axis=None)
+
+
+# The band of doubt, and operating points
+
+
+def test_the_band_leaves_one_of_a_hundred_of_each_class_outside():
+    rng = np.random.default_rng(0)
+    ill, well = rng.beta(5, 2, 999), rng.beta(2, 5, 999)
+    labels, probabilities = np.repeat([1, 0], 999), np.concatenate([ill, well])
+    low, high = evaluation.uncertain_band(labels, probabilities, 0.5)
+    assert low < 0.5 < high
+    assert (ill < low).sum() == 9  # the tenth lowest of 999 is the edge
+    assert (well > high).sum() == 9
+    fresh_ill, fresh_well = rng.beta(5, 2, 20_000), rng.beta(2, 5, 20_000)
+    assert (fresh_ill < low).mean() < 0.02
+    assert (fresh_well > high).mean() < 0.02
+
+
+def test_the_band_of_separated_classes_is_what_lies_between_them():
+    labels, probabilities = np.repeat([1, 0], 200), np.concatenate([np.linspace(0.8, 1, 200), np.linspace(0, 0.2, 200)])
+    low, high = evaluation.uncertain_band(labels, probabilities, 0.85)
+    assert low == pytest.approx(0.2, abs=0.005)
+    assert high == 0.85
+
+
+@pytest.mark.parametrize(("labels", "wanted"), [([1] * 200, 1.0), ([0] * 200, 0.0), ([0, 1], None)])
+def test_too_few_of_a_class_leave_its_side_open(labels, wanted):
+    low, high = evaluation.uncertain_band(labels, np.linspace(0.3, 0.6, len(labels)), 0.5)
+    assert low <= 0.5 <= high
+    assert {1.0: high == 1, 0.0: low == 0, None: (low, high) == (0, 1)}[wanted]
+
+
+def test_operating_points_are_the_metrics_at_each_threshold():
+    labels, probabilities = [1, 1, 0, 0], [0.9, 0.304, 0.5, 0.1]
+    points = evaluation.operating_points(labels, probabilities)
+    assert points["threshold"][:3] == [0.0, 0.01, 0.02]
+    assert [len(values) for values in points.values()] == [101] * 3
+    assert (points["sensitivity"][30], points["specificity"][30]) == (1, 0.5)
+    assert (points["sensitivity"][31], points["specificity"][31]) == (0.5, 0.5)
+    assert (points["sensitivity"][100], points["specificity"][0]) == (0, 0)
+    assert evaluation.operating_points([1, 1], [0.2, 0.4])["specificity"] == [None] * 101

@@ -19,6 +19,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from helpers import model, predict, upload
@@ -28,7 +29,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 if not CHROMIUM and not os.environ.get("REQUIRE_BROWSER"):
     pytest.skip("there is no Chromium on this machine to open the page with", allow_module_level=True)
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 SICK, HEALTHY = planted_film((2, 20), 96), planted_film(None, 96)
 PATIENT = "Doe^Jane"

@@ -1,0 +1,122 @@
+"""The guard: what looks like the training images passes, what does not is told, and it survives a trip to disk."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib import cbook
+from PIL import Image, ImageDraw
+from sklearn.datasets import load_sample_images
+
+from helpers import guard, model, phantom, predict
+from helpers.config import InputError
+from tests.conftest import planted_film
+
+
+@pytest.fixture(scope="module")
+def films() -> np.ndarray:
+    return phantom.pretraining_set(160, 64, 3)[0]
+
+
+@pytest.fixture(scope="module")
+def door(films) -> guard.Guard:
+    return guard.fit(films[:110], films[110:140])
+
+
+def photographs() -> np.ndarray:
+    """uint8 (60, 64, 64): crops of three photographs that come with the installed packages."""
+    rng, crops = np.random.default_rng(0), []
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        pictures = [*load_sample_images().images, np.asarray(Image.open(file))]
+    for picture in pictures:
+        grey = Image.fromarray(picture).convert("L")
+        for _ in range(20):
+            side = int(min(grey.size) * rng.uniform(0.4, 1))
+            left, top = (rng.integers(0, length - side + 1) for length in grey.size)
+            crops.append(np.asarray(grey.crop((left, top, left + side, top + side)).resize((64, 64))))
+    return np.stack(crops)
+
+
+def page_of_text() -> np.ndarray:
+    page = Image.new("L", (64, 64), 255)
+    for line in range(4, 60, 8):
+        ImageDraw.Draw(page).text((3, line), "lorem ipsum dolor", fill=0)
+    return np.asarray(page)
+
+
+def test_films_of_the_same_kind_pass(door, films):
+    assert door.strangers(films[110:140]).mean() <= 1 / 30  # the limit was set on these
+    assert door.strangers(films[140:]).mean() <= 0.15
+
+
+def test_photographs_pages_noise_and_empty_images_do_not(door):
+    rng = np.random.default_rng(1)
+    assert door.strangers(photographs()).mean() > 0.9
+    others = [page_of_text(), rng.integers(0, 256, (64, 64)), np.zeros((64, 64)), np.full((64, 64), 255)]
+    others += [np.tile(np.linspace(0, 255, 64), (64, 1))]
+    assert door.strangers(np.stack(others).astype(np.uint8)).all()
+
+
+def test_a_turned_or_negative_film_is_a_stranger(door, films):
+    assert door.strangers(np.rot90(films[140:], axes=(1, 2))).mean() > 0.8
+    assert door.strangers(255 - films[140:]).mean() > 0.8
+
+
+def test_one_score_per_image_whatever_its_size(door, films):
+    scores = door.scores(films[140:])
+    assert scores.shape == (20,)
+    assert (scores >= 0).all()
+    larger = films[140:].repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_allclose(door.scores(larger), scores, rtol=0.05, atol=0.05)
+
+
+def test_few_images_and_no_validation_are_enough(films):
+    small = guard.fit(films[:6], films[:0])
+    assert not small.strangers(films[:6]).any()
+    assert np.isfinite(small.scores(photographs())).all()
+
+
+def test_it_comes_back_from_disk_with_equal_scores_and_equal_bytes(door, films, tmp_path):
+    guard.save(door, tmp_path)
+    first = (tmp_path / guard.FILE).read_bytes()
+    assert np.array_equal(guard.load(tmp_path).scores(films), door.scores(films))
+    guard.save(guard.load(tmp_path), tmp_path)
+    assert (tmp_path / guard.FILE).read_bytes() == first
+    assert len(first) < 400_000
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.fixture
+def guarded(planted, planted_folder, door, tmp_path):
+    folder = tmp_path / "guarded"
+    folder.mkdir()
+    guard.save(door, folder)
+    model.save(planted, folder, model.read_card(planted_folder))
+    return folder
+
+
+def test_a_model_folder_s_guard_warns(guarded):
+    buffer = io.BytesIO()
+    Image.fromarray(page_of_text()).save(buffer, "PNG")
+    warnings = predict.Predictor.load(guarded).predict(buffer.getvalue()).warnings
+    assert warnings[0].startswith("does not look like what the model was made for (phantoms drawn by code)")
+
+
+def test_without_a_guard_there_is_no_such_warning(planted_folder):
+    buffer = io.BytesIO()
+    Image.fromarray(planted_film((2, 20), 96)).save(buffer, "PNG")
+    assert predict.Predictor.load(planted_folder).predict(buffer.getvalue()).warnings == ()
+
+
+def test_a_changed_or_missing_guard_is_refused_and_a_copy_has_it(guarded, tmp_path):
+    model.copy(guarded, tmp_path / "copy")
+    assert (tmp_path / "copy" / guard.FILE).read_bytes() == (guarded / guard.FILE).read_bytes()
+    with (guarded / guard.FILE).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InputError, match=r"guard.npz does not fit the checksum"):
+        model.read_card(guarded)
+    (guarded / guard.FILE).unlink()
+    with pytest.raises(InputError, match=r"guard.npz does not fit the checksum"):
+        model.read_card(guarded)
