@@ -214,13 +214,13 @@ class App:
     def _predict(self, file: str, source: Path | bytes) -> Answer:
         start, answer = time.perf_counter(), Answer(file)
         try:
-            decoded = images.read_image(source)
+            decoded = images.read(source)
         except InputError as error:
             answer.error = str(error).replace("the image", "this file", 1) if isinstance(source, bytes) else str(error)
             return answer
         answer.prediction = next(self.predictor.predict_decoded([decoded]))
         answer.heat[self.method.value] = self.predictor.heatmap(answer.prediction, self.method.value)
-        answer.picture = _reduced(decoded)
+        answer.picture = _reduced(decoded.pixels)
         answer.seconds = time.perf_counter() - start
         return answer
 

@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
+import re
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from tqdm import tqdm
 
 from helpers.config import InputError
 
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages repeat what stands in the header
+
 SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")
 MOST_PIXELS = 120_000_000  # 120 megapixels: above any radiograph, below what would fill the memory
 
 
+class Decoded(NamedTuple):
+    """A radiograph, and what its file says that makes a prediction doubtful."""
+
+    pixels: np.ndarray  # uint8 (height, width), 0 black (air) to 255 white (bone)
+    notes: tuple[str, ...]
+
+
 def read_image(source: str | Path | bytes) -> np.ndarray:
+    """The pixels of `read`: uint8 (height, width), 0 black (air) to 255 white (bone)."""
+    return read(source).pixels
+
+
+def read(source: str | Path | bytes) -> Decoded:
     """Decode a radiograph from a path or from bytes.
 
     JPEG and PNG in any colour mode and depth, and DICOM (recognised by content). Orientation in EXIF is applied,
     transparency is laid on black, the first of several frames is taken, and more than 8 bits are scaled to the bit
-    depth the values use; DICOM's rescale, VOI LUT or window and MONOCHROME1 are applied.
+    depth the values use; DICOM's rescale, VOI LUT or window and MONOCHROME1 are applied. Of a DICOM header nothing
+    that could name a patient is kept or repeated.
 
-    Returns uint8 (height, width), 0 black (air) to 255 white (bone). Raises InputError, naming the file, where the
-    bytes cannot be read as an image.
+    Raises InputError, naming the file, where the bytes cannot be read as an image.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     try:
@@ -38,12 +56,14 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
     if not data:
         raise InputError(f"{name} is empty (0 bytes).")
     try:
-        pixels = _read_dicom(data) if data[128:132] == b"DICM" else _read_raster(data)
+        pixels, notes = _read_dicom(data) if data[128:132] == b"DICM" else (_read_raster(data), ())
     except InputError as error:
         raise InputError(f"{name} {error}") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} cannot be read as an image: it is no JPEG, PNG or DICOM file.") from error
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         raise InputError(f"{name} cannot be read as an image: {error or type(error).__name__}.") from error
-    return np.ascontiguousarray(pixels)
+    return Decoded(np.ascontiguousarray(pixels), notes)
 
 
 def _check_size(height: int, width: int) -> None:
@@ -67,12 +87,28 @@ def _read_raster(data: bytes) -> np.ndarray:
     return np.asarray(image.convert("L"))
 
 
-def _read_dicom(data: bytes) -> np.ndarray:
-    dicom = pydicom.dcmread(io.BytesIO(data))
-    if "PixelData" not in dicom:
-        raise InputError("is a DICOM file without an image in it.")
-    _check_size(int(dicom.Rows), int(dicom.Columns))
-    frame = pixel_array(dicom, index=0)
+def _read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's repeat what stands in the header
+        try:
+            dicom = pydicom.dcmread(io.BytesIO(data))
+            if "PixelData" not in dicom:
+                raise InputError("is a DICOM file without an image in it.")
+            _check_size(int(dicom.Rows), int(dicom.Columns))
+            return _dicom_pixels(dicom), tuple(_dicom_notes(dicom))
+        except InputError:
+            raise
+        except Exception as error:  # its message may repeat the header, so that only its kind is told
+            raise InputError(f"cannot be read as an image: as DICOM it is damaged ({type(error).__name__}).") from None
+
+
+def _dicom_pixels(dicom: pydicom.Dataset) -> np.ndarray:
+    try:
+        frame = pixel_array(dicom, index=0)
+    except (RuntimeError, NotImplementedError):  # no decoder, or none that manages
+        uid = dicom.file_meta.TransferSyntaxUID
+        how = f" ({uid.name})" if uid.name != uid else ""
+        raise InputError(f"stores its pixels in a way{how} that cannot be decoded here.") from None
     if dicom.get("SamplesPerPixel", 1) > 1:
         return np.asarray(Image.fromarray(frame.astype(np.uint8)).convert("L"))
     rescaled = apply_modality_lut(frame, dicom)
@@ -82,6 +118,21 @@ def _read_dicom(data: bytes) -> np.ndarray:
     else:
         grey = _to_uint8(values, *_dicom_range(dicom))
     return 255 - grey if dicom.get("PhotometricInterpretation") == "MONOCHROME1" else grey
+
+
+def _dicom_notes(dicom: pydicom.Dataset) -> Iterator[str]:
+    """Why this file may not be what a chest model is for; in our words, but for codes of the standard."""
+    modality = str(dicom.get("Modality", ""))
+    if modality not in ("", "CR", "DX", "RG"):
+        code = f" ({modality})" if re.fullmatch("[A-Z]{2,4}", modality) else ""
+        yield f"DICOM modality{code} is not that of a radiograph"
+    part = str(dicom.get("BodyPartExamined", "")).upper()
+    if part and not any(known in part for known in ("CHEST", "THORAX", "LUNG")):
+        yield "DICOM header names another body part than the chest"
+    if str(dicom.get("ViewPosition", "")).upper() in ("LL", "RL", "LATERAL"):
+        yield "lateral view, but the model knows frontal ones only"
+    if int(dicom.get("NumberOfFrames") or 1) > 1:
+        yield f"only the first of {int(dicom.NumberOfFrames)} frames was read"
 
 
 def _dicom_range(dicom: pydicom.Dataset) -> tuple[float, float]:

@@ -63,16 +63,17 @@ class Predictor:
 
     def predict(self, source: str | Path | bytes) -> Prediction:
         """Predict one image from a path or its bytes; InputError where it cannot be read."""
-        return next(self.predict_decoded([images.read_image(source)]))
+        return next(self.predict_decoded([images.read(source)]))
 
-    def predict_decoded(self, decoded: Iterable[np.ndarray]) -> Iterator[Prediction]:
-        """Predict images that `images.read_image` returned, as one batch."""
+    def predict_decoded(self, decoded: Iterable[images.Decoded]) -> Iterator[Prediction]:
+        """Predict what `images.read` returned, as one batch."""
         decoded = list(decoded)
-        pixels = np.stack([images.resize(image, self.size) for image in decoded])
+        pixels = np.stack([images.resize(image, self.size) for image, _ in decoded])
         strange = self.guard.strangers(pixels) if self.guard else np.zeros(len(pixels), bool)
-        for image, seen, odd, probability in zip(decoded, pixels, strange, self.probabilities(pixels), strict=True):
+        parts = zip(decoded, pixels, strange, self.probabilities(pixels), strict=True)
+        for (image, notes), seen, odd, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
-            uncertain, found = self.uncertain(probability), list(doubts(image))
+            uncertain, found = self.uncertain(probability), [*notes, *doubts(image)]
             if odd:
                 found.insert(
                     0,
@@ -134,7 +135,7 @@ def predict_files(predictor: Predictor, paths: Iterable[str], heat_folder: Path 
         decoded, errors = {}, {}
         for path in group:
             try:
-                decoded[path] = images.read_image(path)
+                decoded[path] = images.read(path)
             except InputError as error:
                 errors[path] = str(error)
         predictions = dict(zip(decoded, predictor.predict_decoded(decoded.values()), strict=True)) if decoded else {}
@@ -144,7 +145,7 @@ def predict_files(predictor: Predictor, paths: Iterable[str], heat_folder: Path 
                 continue
             prediction = predictions[path]
             if heat_folder:
-                shown = explain.overlay(decoded[path], predictor.heatmap(prediction))
+                shown = explain.overlay(decoded[path].pixels, predictor.heatmap(prediction))
                 Image.fromarray(shown).save(heat_folder / f"{done + position + 1:05d}_{Path(path).stem}.png")
             yield {
                 "path": path,

@@ -33,7 +33,7 @@ PLATFORMS = {
     "x86_64-pc-windows-msvc": ("win32", "Windows", "AMD64", "nt"),
 }
 # used through a command line or a kernel, never imported by the analysis
-TOOLS = {"ipykernel", "jupyterlab", "nbconvert", "voila"}
+TOOLS = {"ipykernel", "jupyterlab", "nbconvert", "python-gdcm", "voila"}
 
 everywhere = pytest.mark.parametrize("python", PYTHONS)
 on_each_platform = pytest.mark.parametrize("platform", PLATFORMS)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 import zlib
+from pathlib import Path
 
+import gdcm
 import numpy as np
 import pydicom
 import pytest
@@ -310,6 +314,100 @@ def test_damaged_or_too_large_dicom_is_refused(monkeypatch):
     monkeypatch.setattr(images, "MOST_PIXELS", 100)
     with pytest.raises(InputError, match="megapixels"):
         images.read_image(data)
+
+
+LOSSLESS = {"RLE": "RLELossless", "JPEG lossless": "JPEGLosslessProcess14_1", "JPEG-LS": "JPEGLSLossless"}
+LOSSLESS |= {"JPEG 2000": "JPEG2000Lossless", "implicit": "ImplicitVRLittleEndian"}
+
+
+def transcoded(data: bytes, syntax: str, folder: Path) -> bytes:
+    """The same DICOM in another of gdcm's transfer syntaxes."""
+    (folder / "in.dcm").write_bytes(data)
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(folder / "in.dcm"))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(folder / "out.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    return (folder / "out.dcm").read_bytes()
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS.values(), ids=LOSSLESS)
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_compressed_dicom_gives_the_same_picture(tmp_path, syntax, bits):
+    film = (smooth_film() * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    plain = dicom(film, bits=bits)
+    packed = transcoded(plain, syntax, tmp_path)
+    assert pydicom.dcmread(io.BytesIO(packed)).file_meta.TransferSyntaxUID != ExplicitVRLittleEndian
+    assert np.array_equal(images.read_image(packed), images.read_image(plain))
+
+
+def test_lossy_dicom_gives_about_the_same_picture(tmp_path):
+    plain = dicom((smooth_film() * 255).astype(np.uint8), bits=8)
+    packed = images.read_image(transcoded(plain, "JPEGBaselineProcess1", tmp_path))
+    assert np.abs(packed.astype(int) - images.read_image(plain)).max() <= 8
+
+
+def test_pixels_that_no_decoder_manages_are_refused_by_the_name_of_their_syntax(tmp_path):
+    plain = dicom((smooth_film() * 4095).astype(np.uint16))
+    packed = transcoded(plain, "JPEGExtendedProcess2_4", tmp_path)  # lossy, more than 8 bits: rare
+    with pytest.raises(
+        InputError, match=r"stores its pixels in a way \(JPEG Extended .*\) that cannot be decoded here"
+    ):
+        images.read_image(packed)
+
+
+def smooth_film() -> np.ndarray:
+    rows, columns = np.mgrid[:48, :64]
+    return (2 + np.sin(rows / 9) + np.cos(columns / 7)) / 4
+
+
+NAMES = {"PatientName": "Doe^Jane", "PatientID": "H-4711", "InstitutionName": "St. Nowhere", "OperatorsName": "Roe^R"}
+
+
+@pytest.mark.parametrize(
+    ("elements", "note"),
+    [
+        ({"Modality": "DX"}, None),
+        ({"Modality": "CR", "BodyPartExamined": "CHEST", "ViewPosition": "PA"}, None),
+        ({}, None),
+        ({"Modality": "MR"}, "DICOM modality (MR) is not that of a radiograph"),
+        ({"Modality": "Doe^Jane"}, "DICOM modality is not that of a radiograph"),
+        ({"BodyPartExamined": "HAND"}, "DICOM header names another body part than the chest"),
+        ({"ViewPosition": "LL"}, "lateral view, but the model knows frontal ones only"),
+    ],
+)
+def test_what_a_header_says_against_a_prediction_is_noted(elements, note):
+    assert images.read(dicom(DEEP, **elements)).notes == ((note,) if note else ())
+
+
+def test_several_frames_are_noted():
+    assert images.read(dicom(np.stack([DEEP, DEEP]))).notes == ("only the first of 2 frames was read",)
+
+
+def test_nothing_of_a_patient_is_told_not_even_of_a_damaged_file(caplog, capfd):
+    whole = dicom(DEEP, Modality="MR", BodyPartExamined="Doe^Jane", **NAMES)
+    caplog.set_level(logging.DEBUG)
+    told = [str(images.read(whole).notes)]
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        broken = bytearray(whole)
+        for place in rng.integers(132, len(broken), 6):
+            broken[place] = rng.integers(256)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                told.append(str(images.read(bytes(broken)).notes))
+            except InputError as error:
+                told.append(str(error))
+        told += [str(one.message) for one in caught]
+    output = capfd.readouterr()
+    for secret in ("Doe", "Jane", "4711", "Nowhere", "Roe"):
+        assert secret not in "".join(told) + caplog.text + output.out + output.err
 
 
 # Resizing and the cache

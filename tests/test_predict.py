@@ -61,7 +61,7 @@ def test_path_and_bytes_give_the_same(predictor, tmp_path):
 
 def test_one_by_one_is_as_in_a_batch(predictor):
     films = [planted_film((k, k) if k % 2 else None, 32 + k, k) for k in range(20)]
-    together = [p.probability for p in predictor.predict_decoded(films)]
+    together = [p.probability for p in predictor.predict_decoded(images.Decoded(film, ()) for film in films)]
     alone = [predictor.predict(png(film)).probability for film in films]
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
     assert np.ptp(alone) > 0.5
