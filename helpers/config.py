@@ -21,7 +21,9 @@ DATA = ROOT / "data"
 REPORTS = ROOT / "reports"
 NOTEBOOKS = ROOT / "notebooks"
 
-BACKBONES = ("ResNet50", "DenseNet121", "EfficientNetV2B0", "MobileNetV3Large", "Xception", "SmallCNN")
+BACKBONES = (
+    "ResNet50", "DenseNet121", "EfficientNetV2B0", "MobileNetV3Large", "Xception", "XceptionShort", "SmallCNN",
+)  # fmt: skip
 
 
 class InputError(ValueError):

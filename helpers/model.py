@@ -21,7 +21,9 @@ _IMAGENET_MEAN, _IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229
 _HEAD = ("pooling", "dense", "dropout", "logit", "probability")
 
 
-def small_cnn(include_top: bool = False, weights: None = None, input_tensor=None, input_shape=None) -> keras.Model:
+def small_cnn(
+    include_top: bool = False, weights: str | None = None, input_tensor=None, input_shape=None
+) -> keras.Model:
     """A small convolutional network for the phantoms, called like those of keras.applications (0.2 M weights)."""
     start = x = layers.Input(input_shape) if input_tensor is None else input_tensor
     for block, (filters, stride) in enumerate(((16, 2), (32, 2), (64, 2), (96, 1)), start=1):
@@ -30,7 +32,16 @@ def small_cnn(include_top: bool = False, weights: None = None, input_tensor=None
             x = layers.BatchNormalization(momentum=0.9, name=f"block{block}{part}_bn")(x)
             x = layers.ReLU(name=f"block{block}{part}_relu")(x)
     inputs = start if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    return keras.Model(inputs, x, name="small_cnn")
+    network = keras.Model(inputs, x, name="small_cnn")
+    if weights:
+        network.load_weights(weights)
+    return network
+
+
+def xception_short(**given) -> keras.Model:
+    """Xception's first five of fourteen blocks, called like it, and with its weights (2.7 M)."""
+    whole = keras.applications.Xception(**given)
+    return keras.Model(whole.inputs, whole.get_layer("block6_sepconv1_act").input, name="xception_short")
 
 
 # name -> (constructor, what its preprocess_input does: pixel * scale + offset, channels red, green, blue)
@@ -45,6 +56,7 @@ _BACKBONES: dict[str, tuple[Callable, object, object]] = {
     "EfficientNetV2B0": (keras.applications.EfficientNetV2B0, 1.0, 0.0),  # scales inside
     "MobileNetV3Large": (keras.applications.MobileNetV3Large, 1.0, 0.0),  # scales inside
     "Xception": (keras.applications.Xception, 1 / 127.5, -1.0),
+    "XceptionShort": (xception_short, 1 / 127.5, -1.0),
     "SmallCNN": (small_cnn, 1 / 127.5, -1.0),
 }
 
@@ -73,12 +85,10 @@ def _pretrained(settings: Settings) -> keras.Model | None:
     file = Path(weights).expanduser()
     if not file.is_file():
         raise InputError(f"setting weights={weights} is neither imagenet, none, phantoms nor a file that exists.")
-    plain = constructor(include_top=False, weights=None, input_shape=shape)
     try:
-        plain.load_weights(file)
+        return constructor(include_top=False, weights=str(file), input_shape=shape)
     except Exception as error:  # h5py and keras raise several kinds
         raise InputError(f"{file} does not hold weights of {settings.backbone}: {_in_short(error)}") from error
-    return plain
 
 
 def build_backbone(settings: Settings) -> keras.Model:
