@@ -258,18 +258,21 @@ def read_table(file: Path, notebook: str) -> pd.DataFrame:
     return table.sort_values("path", ignore_index=True)
 
 
-def prepare_evaluation(settings: Settings, run: Path, size: int) -> None:
+def prepare_evaluation(settings: Settings, run: Path, size: int) -> pd.DataFrame:
     """Write manifest.csv, splits.csv and images.npy (at `size` pixels) to evaluate a saved model on another dataset.
 
-    Its test folder counts or, where it has none, every readable image. The images get the split "test". InputError
-    where not one can be read.
+    Its test folder counts or, where it has none, every readable image. The images get the split "test". Returns the
+    rows of the manifest that cannot be read. InputError where not one can.
     """
     root = find_root(settings)
     manifest = scan(root).manifest
     write_table(manifest, run / "manifest.csv")
     tested = manifest["split"] == "test"
-    used = manifest[(tested | ~tested.any()) & ~manifest["why"].str.startswith("unreadable")]
+    counted = manifest[tested | ~tested.any()]
+    unreadable = counted["why"].str.startswith("unreadable")
+    used = counted[~unreadable]
     if used.empty:
         raise InputError(f"{root} has no image that can be read{' in test' if tested.any() else ''}.")
     write_table(used[["path", "split", "label", "patient", "subtype"]].assign(split="test"), run / "splits.csv")
     images.build_cache(root, sorted(used["path"]), size, run / "images.npy")
+    return counted[unreadable]

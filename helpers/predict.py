@@ -172,13 +172,19 @@ def main(arguments: list[str] | None = None) -> int:
         predictor = Predictor.load(given.model or PRETRAINED)
         if given.heatmaps:
             Path(given.heatmaps).mkdir(parents=True, exist_ok=True)
+        paths = list(find_images(given.images))
+        if not paths:
+            raise InputError(f"there is no image in {', '.join(given.images)} ({', '.join(images.SUFFIXES)}).")
         output = open(given.csv, "w", newline="", encoding="utf-8") if given.csv else sys.stdout  # noqa: SIM115, PTH123
-    except (InputError, OSError) as error:
+    except InputError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename} cannot be written: {error.strerror}.", file=sys.stderr)
         return 2
     writer = csv.DictWriter(output, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    paths, failed = list(find_images(given.images)), 0
+    failed = 0
     heat_folder = Path(given.heatmaps) if given.heatmaps else None
     for row in tqdm(predict_files(predictor, paths, heat_folder), total=len(paths), disable=None):
         writer.writerow(row)

@@ -162,7 +162,7 @@ def render(
         following=pages[here + 1] if here is not None and here + 1 < len(pages) else None,
         record=record or {},
         run=(record or {}).get("run", ""),
-        banner=(record or {}).get("parameters", {}).get("phantoms", 0) > 0,
+        banner=_of_phantoms(record or {}, page.parent),
         failure=failure,
     )
     config.write_text(page, text)
@@ -174,6 +174,13 @@ def _read(path: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _of_phantoms(record: dict, folder: Path) -> bool:
+    """Whether the run is about phantoms: it drew them, or its model was trained on them."""
+    return record.get("parameters", {}).get("phantoms", 0) > 0 or bool(
+        _read(folder / "model/model.json").get("phantoms")
+    )
 
 
 def _metrics(metrics: dict) -> dict | None:
@@ -219,7 +226,7 @@ def write_index(folder: Path) -> Path:
         .render(
             record=record,
             run=record.get("run", folder.name),
-            banner=parameters.get("phantoms", 0) > 0,
+            banner=_of_phantoms(record, folder),
             notebooks=notebooks,
             total=sum(entry.get("seconds") or 0 for entry in notebooks),
             memory=max((entry.get("peak_memory") or 0 for entry in notebooks), default=0),
