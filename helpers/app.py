@@ -6,6 +6,7 @@ import base64
 import csv
 import html
 import io
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,8 +47,12 @@ _STYLE = """<style>
 
 
 def find_model(settings: Settings, run: Path) -> Path:
-    """The model folder to use: the setting `model`, else the run's own, else data/pretrained. InputError: none."""
-    folders = [Path(settings.model)] if settings.model else [run / "model", predict.PRETRAINED]
+    """The model folder to use: the setting `model`, else the run's own, else data/pretrained. InputError: none.
+
+    The page has no run and no parameters: there the environment variable PNEUMONIA_MODEL comes before the run's own.
+    """
+    named = settings.model or os.environ.get("PNEUMONIA_MODEL", "")
+    folders = [Path(named)] if named else [run / "model", predict.PRETRAINED]
     for folder in folders:
         if (folder / "model.json").is_file():
             return folder

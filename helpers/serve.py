@@ -10,6 +10,7 @@ import argparse
 import os
 import socket
 import sys
+from pathlib import Path
 
 from helpers import config
 
@@ -36,7 +37,14 @@ def main(given: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.serve", description=__doc__)
     parser.add_argument("--port", type=int, default=8866)
     parser.add_argument("--ip", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets everyone in")
+    parser.add_argument("--model", help="model folder; data/pretrained, or where that is missing the demo run's")
     chosen = parser.parse_args(given)
+    model = Path(chosen.model) if chosen.model else config.DATA / "pretrained"
+    if chosen.model and not (model / "model.json").is_file():
+        print(f"{chosen.model} is not a model folder: there is no model.json in it.", file=sys.stderr)
+        return 2
+    if (model / "model.json").is_file():
+        os.environ["PNEUMONIA_MODEL"] = str(model.resolve())
     with socket.socket() as probe:
         try:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -348,6 +348,9 @@ def test_the_named_model_comes_first_then_the_run_s_then_the_pretrained(tmp_path
         app.find_model(chosen, run)  # never another one in its place
     place(named)
     assert app.find_model(chosen, run) == named
+    monkeypatch.setenv("PNEUMONIA_MODEL", str(pretrained))
+    assert app.find_model(settings, run) == pretrained
+    assert app.find_model(chosen, run) == named
 
 
 def write(folder, names) -> None:

@@ -1,0 +1,74 @@
+"""What the page is started with, and what cannot be started."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+import pytest
+
+from helpers import config, serve
+
+
+@pytest.fixture
+def started(monkeypatch) -> list:
+    """What Voila would have been started with."""
+    import voila.app
+
+    calls = []
+    monkeypatch.setattr(voila.app, "main", lambda given: calls.append((given, os.environ.get("PNEUMONIA_MODEL"))))
+    monkeypatch.setenv("JUPYTER_PATH", "elsewhere")
+    monkeypatch.setenv("PNEUMONIA_MODEL", "")
+    return calls
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_it_listens_on_this_machine_alone_and_says_where(started, port, capsys):
+    assert serve.main(["--port", str(port)]) == 0
+    given, _ = started[0]
+    assert "--Voila.ip=127.0.0.1" in given
+    assert f"--Voila.port={port}" in given
+    assert "--strip_sources=True" in given
+    assert any(option.startswith("--MappingKernelManager.cull_idle_timeout=") for option in given)
+    said = capsys.readouterr().out
+    assert f"http://127.0.0.1:{port}/" in said
+    assert "beyond this machine" not in said
+    template = config.ROOT / "helpers/page/voila/templates/page"
+    assert os.environ["JUPYTER_PATH"] == os.pathsep.join([str(config.ROOT / "helpers/page"), "elsewhere"])
+    assert json.loads((template / "conf.json").read_text())["base_template"] == "lab"
+    assert "http" not in (template / "index.html.j2").read_text()
+
+
+def test_an_open_address_is_used_with_a_warning(started, port, capsys):
+    assert serve.main(["--port", str(port), "--ip", "0.0.0.0"]) == 0
+    assert "--Voila.ip=0.0.0.0" in started[0][0]
+    assert "whoever reaches this address can use the page, and nothing is encrypted" in capsys.readouterr().out
+
+
+def test_the_clone_s_model_comes_first_and_another_can_be_named(started, port, tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "DATA", tmp_path)
+    serve.main(["--port", str(port)])
+    for folder in (tmp_path / "pretrained", tmp_path / "other"):
+        folder.mkdir()
+        (folder / "model.json").touch()
+    serve.main(["--port", str(port)])
+    serve.main(["--port", str(port), "--model", str(tmp_path / "other")])
+    assert [model for _, model in started] == ["", str(tmp_path / "pretrained"), str(tmp_path / "other")]
+
+
+def test_a_folder_without_a_model_and_a_port_in_use_are_refused(started, port, tmp_path, capsys):
+    assert serve.main(["--port", str(port), "--model", str(tmp_path)]) == 2
+    assert "is not a model folder" in capsys.readouterr().err
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        assert serve.main(["--port", str(port)]) == 2
+    assert f"port {port} on 127.0.0.1 cannot be used" in capsys.readouterr().err
+    assert not started
