@@ -6,12 +6,11 @@ import io
 
 import numpy as np
 import pytest
-from matplotlib import cbook
-from PIL import Image, ImageDraw
-from sklearn.datasets import load_sample_images
+from PIL import Image
 
 from helpers import guard, model, phantom, predict
 from helpers.config import InputError
+from tests import strangers
 from tests.conftest import planted_film
 
 
@@ -25,38 +24,14 @@ def door(films) -> guard.Guard:
     return guard.fit(films[:110], films[110:140])
 
 
-def photographs() -> np.ndarray:
-    """uint8 (60, 64, 64): crops of three photographs that come with the installed packages."""
-    rng, crops = np.random.default_rng(0), []
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        pictures = [*load_sample_images().images, np.asarray(Image.open(file))]
-    for picture in pictures:
-        grey = Image.fromarray(picture).convert("L")
-        for _ in range(20):
-            side = int(min(grey.size) * rng.uniform(0.4, 1))
-            left, top = (rng.integers(0, length - side + 1) for length in grey.size)
-            crops.append(np.asarray(grey.crop((left, top, left + side, top + side)).resize((64, 64))))
-    return np.stack(crops)
-
-
-def page_of_text() -> np.ndarray:
-    page = Image.new("L", (64, 64), 255)
-    for line in range(4, 60, 8):
-        ImageDraw.Draw(page).text((3, line), "lorem ipsum dolor", fill=0)
-    return np.asarray(page)
-
-
 def test_films_of_the_same_kind_pass(door, films):
     assert door.strangers(films[110:140]).mean() <= 1 / 30  # the limit was set on these
     assert door.strangers(films[140:]).mean() <= 0.15
 
 
-def test_photographs_pages_noise_and_empty_images_do_not(door):
-    rng = np.random.default_rng(1)
-    assert door.strangers(photographs()).mean() > 0.9
-    others = [page_of_text(), rng.integers(0, 256, (64, 64)), np.zeros((64, 64)), np.full((64, 64), 255)]
-    others += [np.tile(np.linspace(0, 255, 64), (64, 1))]
-    assert door.strangers(np.stack(others).astype(np.uint8)).all()
+@pytest.mark.parametrize("kind", strangers.KINDS)
+def test_what_is_no_radiograph_of_a_chest_does_not(door, kind):
+    assert door.strangers(strangers.KINDS[kind](60, np.random.default_rng(1))).mean() > 0.9
 
 
 def test_a_turned_or_negative_film_is_a_stranger(door, films):
@@ -75,7 +50,7 @@ def test_one_score_per_image_whatever_its_size(door, films):
 def test_few_images_and_no_validation_are_enough(films):
     small = guard.fit(films[:6], films[:0])
     assert not small.strangers(films[:6]).any()
-    assert np.isfinite(small.scores(photographs())).all()
+    assert np.isfinite(small.scores(strangers.photographs(9, np.random.default_rng(1)))).all()
 
 
 def test_it_comes_back_from_disk_with_equal_scores_and_equal_bytes(door, films, tmp_path):
@@ -99,7 +74,7 @@ def guarded(planted, planted_folder, door, tmp_path):
 
 def test_a_model_folder_s_guard_warns(guarded):
     buffer = io.BytesIO()
-    Image.fromarray(page_of_text()).save(buffer, "PNG")
+    Image.fromarray(strangers.text(1, np.random.default_rng(1))[0]).save(buffer, "PNG")
     warnings = predict.Predictor.load(guarded).predict(buffer.getvalue()).warnings
     assert warnings[0].startswith("does not look like what the model was made for (phantoms drawn by code)")
 

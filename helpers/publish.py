@@ -1,0 +1,116 @@
+"""Put a run's model into data/pretrained, with a model card: `python -m helpers.publish RUN`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from helpers import config, evaluation, guard, model, provenance
+from helpers.config import InputError
+
+MOST_BYTES = 12_000_000
+_TEXT = """# Model card: the model in the clone
+
+Says how likely a frontal chest X-ray of a child shows pneumonia, as a probability, a decision and a heatmap. For
+trying, teaching and criticising. **Not a medical device.**
+
+## Data
+
+Chest X-ray images of children aged one to five from one hospital (Guangzhou Women and Children's Medical Center):
+Kermany, Zhang, Goldbaum, *Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for Classification*,
+Mendeley Data, 2018, doi 10.17632/rscbjbr9sj, CC BY 4.0. Trained on images of its train folder alone; {validation} of
+them, of other patients, chose epoch, calibration, threshold and band. The test images chose nothing.
+
+## The model
+
+{backbone}, started from {weights}, raw grey pixels {size} x {size}; recipe `{recipe}` of helpers/config.py, seed
+{seed}. Commit {commit}. Made by:
+
+```
+{command}
+python -m helpers.publish {run}
+```
+
+Positive from a probability of {threshold:.4f} on (policy `{policy}`, chosen on validation). From {low:.4f} to
+{high:.4f} the page says "uncertain: needs a reader".
+
+## Measured
+
+Value with its 95% interval from resampling patients.
+
+{tables}
+
+{subset}
+
+## Limits
+
+- Children of one hospital and one time. On adults and at other hospitals such models fail; nothing was measured there.
+- Labels come from readings of these images, not from microbiology; some are wrong.
+- The dataset has shortcuts (compression, aspect ratio, markers). Augmentation makes them harder to use, not impossible.
+- The guard stops most of what is no chest X-ray, not all; see reports/RESULTS.md for how it was measured.
+- Heatmaps are hints, not findings.
+"""
+
+
+def publish(run: str, target: Path) -> None:
+    """Copy reports/`run`/model to `target` and write MODEL_CARD.md beside it.
+
+    InputError where the run has not been evaluated on test images, is of phantoms, or its model is above 12 MB.
+    """
+    folder = config.run_folder(run)
+    record, card = provenance.read_record(folder), model.read_card(folder / "model")
+    if not record or card.get("phantoms") or not (card.get("metrics") or {}).get("test"):
+        raise InputError(f"reports/{run} is no finished run on real images: its model has no test numbers to tell.")
+    size = sum((folder / "model" / name).stat().st_size for name in ("model.keras", guard.FILE))
+    if size > MOST_BYTES:
+        raise InputError(f"the model of reports/{run} has {size / 1e6:.1f} MB; a clone takes {MOST_BYTES / 1e6:.0f}.")
+    model.copy(folder / "model", target)
+    settings, metrics = provenance.recorded_settings(record), card["metrics"]
+    command = record["command"]
+    for key in provenance.PATHS:  # of this machine: their last part says enough
+        if value := getattr(settings, key):
+            command = command.replace(value, Path(value).name)
+    text = _TEXT.format(
+        validation=metrics["validation"]["n"],
+        backbone=card["backbone"],
+        weights=card["weights_origin"],
+        size=card["input_size"][0],
+        recipe=settings.recipe,
+        seed=settings.seed,
+        commit=(record.get("git") or {}).get("commit") or "unknown",
+        command=command,
+        run=shlex.quote(run),
+        threshold=card["threshold"],
+        policy=card["threshold_policy"],
+        low=card["uncertain"][0],
+        high=card["uncertain"][1],
+        tables="\n\n".join(_table(name, part) for name, part in metrics.items()),
+        subset="The public test set has 624 images; where n is smaller, the others were not at hand.",
+    )
+    config.write_text(target / "MODEL_CARD.md", text)
+
+
+def _table(name: str, summary: dict) -> str:
+    rows = evaluation.table(summary)
+    lines = [f"| {name} (n = {summary['n']}) | value | 95% interval | images |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows.itertuples(index=False)])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; exit status 2 where the run's model cannot be published."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.publish", description=__doc__)
+    parser.add_argument("run", help="folder below reports/")
+    given = parser.parse_args(arguments)
+    try:
+        publish(given.run, config.DATA / "pretrained")
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{config.shown(config.DATA / 'pretrained')}: model.keras, model.json, {guard.FILE}, MODEL_CARD.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""How many strangers a model's guard stops, and how many radiographs it stops by mistake.
+
+`python -m tests.benchmarks.guard --model reports/full/model --data DATASET` counts on the test images of DATASET, on
+the same turned and as negatives, and on the images of tests/strangers.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import dataset, images, model
+from helpers import guard as guards
+from tests import strangers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.guard", description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    given = parser.parse_args()
+    size = model.read_card(Path(given.model))["input_size"][0]
+    guard, root = guards.load(Path(given.model)), Path(given.data)
+    paths = sorted(path for path, split, _ in dataset.image_files(root) if split == "test")
+    films = np.stack([images.resize(images.read_image(root / path), size) for path in paths])
+    sets = {"test images": films, "upside down": films[:, ::-1], "a quarter turn": np.rot90(films, axes=(1, 2))}
+    sets |= {"negatives": 255 - films}
+    rng = np.random.default_rng(0)
+    for name, make in strangers.KINDS.items():
+        sets[name] = np.stack([images.resize(one, size) for one in make(120, rng)])
+    rows = {name: (len(pixels), guard.strangers(pixels).mean()) for name, pixels in sets.items()}
+    print(pd.DataFrame(rows, index=["images", "stopped"]).T.astype({"images": int}).round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Publishing a model: what goes into data/pretrained, what its card says, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from helpers import config, evaluation, guard, model, publish
+from helpers.config import InputError
+
+
+@pytest.fixture
+def run(planted, tmp_path, monkeypatch):
+    """A run folder with an evaluated model, as notebook 05 leaves it."""
+    monkeypatch.setattr(config, "REPORTS", tmp_path / "reports")
+    folder = tmp_path / "reports" / "small"
+    (folder / "model").mkdir(parents=True)
+    weights = str(tmp_path / "secret folder" / "x.weights.h5")
+    settings = config.make_settings("chest_xray", {"weights": weights, "seed": 3})
+    films = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
+    guard.save(guard.fit(films, films), folder / "model")
+    labels, probabilities = np.arange(40) % 2, np.linspace(0, 1, 40)
+    found = evaluation.metrics(labels, probabilities, 0.4)
+    part = {name: {"value": value, "low": 0.1, "high": 0.9} for name, value in found.items()}
+    part |= {"n": 40, "confusion": {"tp": 12, "fp": 12, "fn": 8, "tn": 8}, "by_subtype": {}}
+    card = model.make_card(settings, "f" * 64) | {"threshold": 0.4, "threshold_policy": "0.4", "uncertain": [0.3, 0.5]}
+    card |= {
+        "calibration": {"method": "none", "slope": 1, "intercept": 0},
+        "metrics": {"validation": part, "test": part},
+    }
+    model.save(planted, folder / "model", card)
+    parameters = {name: getattr(settings, name) for name in config.FIELDS}
+    command = f"python -m helpers.run --profile chest_xray --name small --set weights='{weights}' seed=3"
+    record = {"format": 1, "parameters": parameters, "command": command, "git": {"commit": "abc123"}, "notebooks": {}}
+    (folder / "run.json").write_text(json.dumps(record | {"profile": "chest_xray", "run": "small"}))
+    return folder
+
+
+def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
+    publish.publish("small", tmp_path / "pretrained")
+    assert model.read_card(tmp_path / "pretrained") == model.read_card(run / "model")
+    text = (tmp_path / "pretrained" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for said in (
+        "CC BY 4.0",
+        "Commit abc123",
+        "0.4000",
+        "0.3000",
+        "| test (n = 40) |",
+        "seed\n3",
+        "Not a medical device",
+    ):
+        assert said in text
+    assert "--set weights='x.weights.h5' seed=3" in text
+    assert str(tmp_path) not in text
+    assert "{" not in text
+
+
+@pytest.mark.parametrize("change", [{"phantoms": True}, {"metrics": None}, {"metrics": {"validation": {"n": 3}}}])
+def test_what_has_no_test_numbers_of_real_images_is_refused(run, tmp_path, change):
+    model.write_card(run / "model", model.read_card(run / "model") | change)
+    with pytest.raises(InputError, match="no finished run on real images"):
+        publish.publish("small", tmp_path / "pretrained")
+    assert not (tmp_path / "pretrained").exists()
+
+
+def test_a_model_too_large_for_a_clone_is_refused(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(publish, "MOST_BYTES", 1000)
+    assert publish.main(["small"]) == 2
+    assert "a clone takes" in capsys.readouterr().err
