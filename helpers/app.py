@@ -314,7 +314,7 @@ class App:
             "<div class='xray xray-pictures'>"
             f'<figure><div class="xray-stack"><img src="{plain}" alt="the image"></div>'
             "<figcaption>the image</figcaption></figure>"
-            f'<figure><div class="xray-stack"><img src="{plain}" alt="">'
+            f'<figure><div class="xray-stack"><img src="{plain}" alt="the image, under the heatmap">'
             f'<img class="xray-heat" src="{heat}" alt="where the model saw signs of pneumonia">'
             f"</div><figcaption>{html.escape(self.method.value)}: what spoke for pneumonia</figcaption></figure></div>"
         )

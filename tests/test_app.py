@@ -112,7 +112,7 @@ def test_a_sample_is_shown_with_its_probability_and_heatmap(page, predictor):
     assert heat[20:120, 215:310, 3].mean() > 5 * heat[200:, :, 3].mean()  # over the spot
     assert [attributes["alt"] for attributes in found.named("img")] == [
         "the image",
-        "",
+        "the image, under the heatmap",
         "where the model saw signs of pneumonia",
     ]
 

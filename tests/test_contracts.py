@@ -240,7 +240,10 @@ def test_model_folder_is_whole(smoke):
     card = load(smoke.folder / "model" / "model.json")
     wanted = {"format", "labels", "input_size", "threshold", "threshold_policy", "calibration", "backbone"}
     wanted |= {"weights_origin", "dataset_fingerprint", "metrics", "versions", "sha256", "phantoms"}
+    wanted |= {"uncertain", "operating_points", "guard_sha256"}  # beyond the contract: the band of doubt, the guard
     assert set(card) == wanted
+    assert card["uncertain"][0] <= card["threshold"] <= card["uncertain"][1]
+    assert card["guard_sha256"] == hashlib.sha256((smoke.folder / "model" / "guard.npz").read_bytes()).hexdigest()
     assert card["format"] == 1
     assert card["labels"] == ["NORMAL", "PNEUMONIA"]
     assert card["sha256"] == hashlib.sha256((smoke.folder / "model" / "model.keras").read_bytes()).hexdigest()
@@ -251,7 +254,7 @@ def test_model_folder_is_whole(smoke):
     assert (card["backbone"], card["weights_origin"], card["phantoms"]) == ("SmallCNN", "phantoms", True)
     assert card["dataset_fingerprint"] == smoke.clone.record(smoke.name)["dataset"]["fingerprint"]
     assert {"python", "tensorflow", "keras", "numpy"} <= set(card["versions"])
-    assert {path.name for path in (smoke.folder / "model").iterdir()} == {"model.keras", "model.json"}
+    assert {path.name for path in (smoke.folder / "model").iterdir()} == {"model.keras", "model.json", "guard.npz"}
     without_stamps((smoke.folder / "model" / "model.json").read_text(encoding="utf-8"), smoke)
 
 
@@ -398,10 +401,11 @@ def test_page_shows_the_whole_notebook(smoke, stem):
 
 def test_widget_leaves_a_still_picture(smoke):
     page = Page(smoke.folder / "07_predict.html")
-    after = page.source[page.source.rindex("A still picture") :]
-    assert after.count("<img") == 2
-    assert re.search(r"(Signs|No signs) of pneumonia", after)
-    assert re.search(r"probability 0\.\d{3}, threshold 0\.\d{3}", after)
+    start = page.source.rindex("A still picture")
+    after = page.source[start : page.source.index("<h2", start)]
+    assert after.count("<img") == 3
+    assert re.search(r"Signs of pneumonia|Below the threshold|Uncertain", after)
+    assert re.search(r"probability [01]\.\d{3}, threshold 0\.\d{3}", after)
 
 
 # doing it again, and elsewhere
@@ -482,9 +486,7 @@ def test_saved_model_is_measured_on_another_folder(smoke, elsewhere):
     assert after == before
     pages = {path.stem for path in folder.glob("*.html")}
     assert pages == {"index", *STEMS[4:]}
-    assert report.BANNER not in (folder / "05_evaluation.html").read_text(encoding="utf-8"), (
-        "no phantoms, as far as known"
-    )
+    assert report.BANNER in (folder / "05_evaluation.html").read_text(encoding="utf-8"), "its model is of phantoms"
     assert smoke.clone.record("other")["command"].startswith(
         "python -m helpers.run --profile smoke --name other --data"
     )
