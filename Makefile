@@ -42,7 +42,7 @@ app: $(READY) ## serve the prediction page on this machine (PORT=8866)
 bench: $(READY) ## measure speed and memory (phantoms only, no download)
 	$(PY) -m tests.benchmarks $(ARGS)
 
-pictures: $(READY) ## make the README's pictures from reports/demo
+pictures: $(DEV_READY) ## make the README's pictures from reports/demo
 	$(PY) docs/make_pictures.py
 
 lint: $(DEV_READY) ## check style and format

@@ -1,15 +1,17 @@
-"""Make the README's pictures from a finished demo run: `make pictures` (needs Chromium for the page's screenshot)."""
+"""Make the README's pictures from a finished demo run: `make pictures` (needs Chromium)."""
 
 from __future__ import annotations
 
 import base64
 import shutil
+import socket
 import subprocess
 import sys
-import tempfile
+import time
 from pathlib import Path
 
 import nbformat
+from playwright.sync_api import Browser, sync_playwright
 
 DOCS = Path(__file__).resolve().parent
 RUN = DOCS.parent / "reports" / "demo"
@@ -26,17 +28,48 @@ def figure(notebook: Path, call: str) -> bytes:
     raise SystemExit(f"{notebook} holds no figure of {call}: run `make reports` first.")
 
 
+def index(browser: Browser) -> None:
+    """The top of the run's index."""
+    page = browser.new_page(viewport={"width": 1000, "height": 1150})
+    page.goto((RUN / "index.html").as_uri())
+    page.screenshot(path=DOCS / "index.png")
+
+
+def prediction(browser: Browser) -> None:
+    """The page after a sample was chosen."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "helpers.serve", "--port", str(port), "--model", str(RUN / "model")]
+    server = subprocess.Popen(command, cwd=DOCS.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    try:
+        for _ in range(300):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        page = browser.new_page(viewport={"width": 1000, "height": 1400})
+        page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
+        page.get_by_label("Sample").select_option("PNEUMONIA bacteria 2")
+        page.locator("img.xray-heat").wait_for(timeout=60_000)
+        page.locator(".xray-page").screenshot(path=DOCS / "page.png")
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def main() -> None:
     for name, (notebook, call) in FIGURES.items():
         (DOCS / name).write_bytes(figure(RUN / f"{notebook}.ipynb", call))
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not browser:
-        sys.exit("index.png is unchanged: it takes Chromium, which is not installed.")
-    with tempfile.TemporaryDirectory() as profile:
-        flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --hide-scrollbars"
-        options = [f"--user-data-dir={profile}", f"--screenshot={DOCS / 'index.png'}", "--window-size=1000,1150"]
-        command = [browser, *flags.split(), *options, (RUN / "index.html").as_uri()]
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        sys.exit("index.png and page.png are unchanged: they take Chromium, which is not installed.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        index(browser)
+        prediction(browser)
+        browser.close()
 
 
 if __name__ == "__main__":

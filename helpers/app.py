@@ -40,6 +40,7 @@ _STYLE = """<style>
 .xray-stack img { display: block; max-width: 100%; }
 .xray-stack img + img { position: absolute; inset: 0; width: 100%; height: 100%; }
 .xray-heat { opacity: 0.6; }
+.xray a { color: #1a5fb4; text-decoration: underline; }
 .xray-table { overflow-x: auto; }
 .xray-table td, .xray-table th { padding: 3px 10px; text-align: left; vertical-align: top; }
 .xray table { border-collapse: collapse; } .xray tr + tr { border-top: 1px solid #ddd; }
@@ -101,14 +102,14 @@ def _readable(file: Path) -> bool:
 
 def worth(card: dict) -> str:
     """In words: what was measured at the model's threshold, on how many images, and for whom the model was made."""
+    return f"{_at_threshold(card)} Made for {predict.made_for(card)}. Not a medical device."
+
+
+def _at_threshold(card: dict) -> str:
     if not _tested(card):
-        measured = "Nothing has been measured at this model's threshold. "
-    else:
-        words = _measured(*(_tested(card)[name]["value"] for name in ("sensitivity", "specificity")))
-        measured = (
-            f"At its threshold of {card['threshold']:.3f} this model {words}, on {_tested(card)['n']} test images. "
-        )
-    return f"{measured}Made for {predict.made_for(card)}. Not a medical device."
+        return "Nothing has been measured at this model's threshold."
+    words = _measured(*(_tested(card)[name]["value"] for name in ("sensitivity", "specificity")))
+    return f"At its threshold of {card['threshold']:.3f} this model {words}, on {_tested(card)['n']} test images."
 
 
 def _tested(card: dict) -> dict:
@@ -268,7 +269,7 @@ class App:
         """What was measured at the threshold that is set."""
         card, points = self.predictor.card, self.predictor.card.get("operating_points")
         if self._own() or not points:
-            return worth(card) if self._own() else "Nothing has been measured at this threshold."
+            return _at_threshold(card) if self._own() else "Nothing has been measured at this threshold."
         nearest = int(np.argmin(np.abs(np.array(points["threshold"]) - self.threshold.value)))
         words = _measured(points["sensitivity"][nearest], points["specificity"][nearest])
         images_tested = _tested(card).get("n", "unknown")
