@@ -267,6 +267,44 @@ def bootstrap(
     return result
 
 
+def paired_differences(
+    labels: ArrayLike,
+    one: tuple[ArrayLike, float],
+    other: tuple[ArrayLike, float],
+    patients: Iterable,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, dict[str, float | None]]:
+    """METRICS -> {"difference", "low", "high", "p"} of `other` minus `one`, of the same images in the same order.
+
+    Each is (probabilities, threshold). Both are resampled alike, by patient (paired cluster bootstrap); low and high are
+    the 95% percentile interval, p is twice the smaller share of resamples on either side of 0, at least 1 / `resamples`
+    and at most 1.
+    """
+    patient, names = pd.factorize(pd.Series(list(patients), dtype=object), sort=True)
+    random = np.random.default_rng(seed)
+    drawn = random.integers(len(names), size=(resamples, len(names))) + len(names) * np.arange(resamples)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=resamples * len(names)).reshape(resamples, -1)
+    values, samples = [], []
+    for probabilities, threshold in (one, other):
+        positive, scores = _checked(labels, probabilities, threshold)
+        order = np.lexsort((positive, scores))
+        values.append(metrics(labels, probabilities, threshold))
+        samples.append(_weighted(positive[order], scores[order], threshold, times[:, patient[order]]))
+    result = {}
+    for name in METRICS:
+        before, after = (value[name] for value in values)
+        change = samples[1][name] - samples[0][name]
+        change = change[np.isfinite(change)]
+        if before is None or after is None or 2 * change.size < resamples:
+            result[name] = dict.fromkeys(("difference", "low", "high", "p"))
+            continue
+        low, high = np.percentile(change, [2.5, 97.5])
+        p = min(1.0, max(2 * min((change <= 0).mean(), (change >= 0).mean()), 1 / resamples))
+        result[name] = {"difference": after - before, "low": float(low), "high": float(high), "p": float(p)}
+    return result
+
+
 def summarise(frame: pd.DataFrame, threshold: float, policy: str, resamples: int, seed: int) -> dict:
     """One block of metrics.json, ready for JSON, of the images in `frame`, one a row.
 

@@ -242,3 +242,9 @@ def write_index(folder: Path) -> Path:
     if not index.exists() or index.read_text(encoding="utf-8") != text:
         config.write_text(index, text)
     return index
+
+
+def render_comparison(first: str, second: str, parts: list) -> str:
+    """The page of `helpers.compare`: (title, sentence or {"columns", "data"}) one below the other."""
+    template = _environment().get_template("compare.html.j2")
+    return template.render(first=first, second=second, parts=parts, banner=False)

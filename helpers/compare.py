@@ -1,0 +1,110 @@
+"""What differs between two runs, and whether it matters: `python -m helpers.compare RUN_A RUN_B`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from helpers import config, evaluation, provenance, report
+from helpers.config import InputError
+
+
+def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
+    """run.json, predictions with patients, and metrics.json of a run; InputError where one is missing."""
+    folder = config.run_folder(run)
+    record = provenance.read_record(folder)
+    if not record:
+        raise InputError(
+            f"there is no run in {config.shown(folder)}: name a folder below reports/ that has a run.json."
+        )
+    tables = [pd.read_csv(config.needs(folder / name, "05_evaluation")) for name in ("predictions.csv", "splits.csv")]
+    predictions = tables[0].merge(tables[1][["path", "patient"]], on="path", validate="one_to_one")
+    metrics = json.loads(config.needs(folder / "metrics.json", "05_evaluation").read_text(encoding="utf-8"))
+    return record, predictions, metrics
+
+
+def _differing(one: dict, other: dict) -> list[tuple[str, str, str]]:
+    """(name, value in one, value in other) of all that is not equal; "–" for what is not there."""
+    names = sorted(one.keys() | other.keys())
+    return [(n, str(one.get(n, "–")), str(other.get(n, "–"))) for n in names if one.get(n, "–") != other.get(n, "–")]
+
+
+def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
+    """Titles with a table or a sentence each: what differs in settings, versions and data, and in the metrics on test.
+
+    Metrics are compared on the test images that both runs predicted under the same path and label, with intervals and
+    p-values from resampling patients. InputError where a run cannot be read or no image is common to both.
+    """
+    if first == second:
+        raise InputError(f"{first} and {second} are one run: name two.")
+    (record_a, predicted_a, metrics_a), (record_b, predicted_b, metrics_b) = _load(first), _load(second)
+    columns, parts = ["", first, second], []
+    commits = [{"commit": (record.get("git") or {}).get("commit", "unknown")} for record in (record_a, record_b)]
+    data = [record.get("dataset") or {} for record in (record_a, record_b)]
+    sides = (
+        ("Settings", record_a["parameters"], record_b["parameters"]),
+        ("Code and versions", *(c | r.get("versions", {}) for c, r in zip(commits, (record_a, record_b), strict=True))),
+        ("Dataset", *data),
+    )
+    for title, one, other in sides:
+        rows = _differing(one, other)
+        parts.append((title, pd.DataFrame(rows, columns=columns) if rows else "No difference."))
+    both = predicted_a[predicted_a["split"] == "test"].merge(
+        predicted_b[predicted_b["split"] == "test"], on=["path", "label"], suffixes=("_a", "_b")
+    )
+    if both.empty:
+        raise InputError(f"{first} and {second} have no test image in common: there is nothing to compare.")
+    ill = both["label"] == evaluation.POSITIVE
+    pair = [
+        (both[f"probability_{side}"], metrics["test"]["threshold"])
+        for side, metrics in (("a", metrics_a), ("b", metrics_b))
+    ]
+    values = [evaluation.metrics(ill, *one) for one in pair]
+    rows = []
+    for name, change in evaluation.paired_differences(ill, *pair, both["patient_a"]).items():
+        numbers = [_text(value[name]) for value in values]
+        interval = f"{_text(change['difference'], '+')} ({_text(change['low'], '+')} to {_text(change['high'], '+')})"
+        rows.append((report.human_name(name), *numbers, interval, _text(change["p"])))
+    table = pd.DataFrame(rows, columns=["metric", first, second, "difference (95% interval)", "p"])
+    same = (both["probability_a"] == both["probability_b"]).all()
+    parts.append((f"Test, {len(both)} images in common", table))
+    parts.append(("Predictions", "Equal to the last digit." if same else "Not equal."))
+    return parts
+
+
+def _text(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.3f}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command: prints the comparison and writes it as a page; exit status 2 where it cannot be made."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.compare", description=__doc__)
+    parser.add_argument("first", metavar="RUN_A")
+    parser.add_argument("second", metavar="RUN_B")
+    given = parser.parse_args(arguments)
+    try:
+        parts = compare(given.first, given.second)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for title, part in parts:
+        shown = part if isinstance(part, str) else part.to_string(index=False)
+        print(f"{title}\n{shown}\n")
+    page = config.REPORTS / f"compare-{given.first}-{given.second}.html"
+    print(config.shown(write_page(page, given.first, given.second, parts)))
+    return 0
+
+
+def write_page(page: Path, first: str, second: str, parts: list[tuple[str, pd.DataFrame | str]]) -> Path:
+    """The comparison as one HTML file."""
+    tables = [(title, part if isinstance(part, str) else part.to_dict("split")) for title, part in parts]
+    config.write_text(page, report.render_comparison(first, second, tables))
+    return page
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Two runs side by side: what differs is named, metrics are paired by patient, and bad names get a sentence."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import compare, config, evaluation
+
+
+def write_run(name: str, probabilities: np.ndarray, threshold: float, **parameters) -> None:
+    folder = config.REPORTS / name
+    folder.mkdir(parents=True)
+    rows = np.arange(len(probabilities))
+    labels = np.where(rows % 2, "PNEUMONIA", "NORMAL")
+    table = pd.DataFrame({"path": [f"{r:03d}.png" for r in rows], "split": "test", "label": labels})
+    table.assign(probability=probabilities).to_csv(folder / "predictions.csv", index=False)
+    table.assign(patient=rows // 4).to_csv(folder / "splits.csv", index=False)
+    (folder / "metrics.json").write_text(json.dumps({"test": {"threshold": threshold}}))
+    record = {
+        "parameters": {"seed": 1, "backbone": "Xception"} | parameters,
+        "notebooks": {},
+        "versions": {"keras": "3"},
+    }
+    (folder / "run.json").write_text(json.dumps(record | {"git": {"commit": name}, "dataset": {"fingerprint": "f"}}))
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "REPORTS", tmp_path)
+    rng, labels = np.random.default_rng(0), np.arange(200) % 2
+    weak, strong = (np.clip(0.5 + s * (labels - 0.5) + rng.normal(0, 0.25, 200), 0, 1) for s in (0.3, 1.0))
+    write_run("weak", weak, 0.5)
+    write_run("strong", strong, 0.4, seed=2, mirror=True)
+    return weak, strong, labels
+
+
+def test_what_differs_is_named_and_the_metrics_are_those_of_each_run(runs, capsys):
+    weak, strong, labels = runs
+    parts = dict(compare.compare("weak", "strong"))
+    assert parts["Settings"].to_numpy().tolist() == [["mirror", "–", "True"], ["seed", "1", "2"]]
+    assert parts["Code and versions"].to_numpy().tolist() == [["commit", "weak", "strong"]]
+    assert parts["Dataset"] == "No difference."
+    table = parts["Test, 200 images in common"].set_index("metric")
+    for name, scores, threshold in (("weak", weak, 0.5), ("strong", strong, 0.4)):
+        found = evaluation.metrics(labels, scores, threshold)
+        assert table.loc["AUC", name] == f"{found['auc']:.3f}"
+        assert table.loc["Specificity", name] == f"{found['specificity']:.3f}"
+    assert float(table.loc["AUC", "p"]) <= 0.001
+    assert parts["Predictions"] == "Not equal."
+    assert compare.main(["weak", "strong"]) == 0
+    page = (config.REPORTS / "compare-weak-strong.html").read_text(encoding="utf-8")
+    for text in (capsys.readouterr().out, page):
+        assert table.loc["AUC", "difference (95% interval)"] in text
+        assert "mirror" in text
+
+
+def test_equal_predictions_are_said_to_be_equal(runs):
+    write_run("again", runs[0], 0.5)
+    parts = dict(compare.compare("weak", "again"))
+    assert parts["Predictions"] == "Equal to the last digit."
+    assert set(parts["Test, 200 images in common"]["p"]) == {"1.000"}
+    assert parts["Settings"] == "No difference."
+
+
+@pytest.mark.parametrize(("names", "said"), [(["weak", "none"], "no run in"), (["weak", "weak"], "name two")])
+def test_what_cannot_be_compared_is_refused(runs, capsys, names, said):
+    assert compare.main(names) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_without_predictions_names_the_notebook(runs, capsys):
+    (config.REPORTS / "strong" / "predictions.csv").unlink()
+    assert compare.main(["weak", "strong"]) == 2
+    assert "run 05_evaluation first" in capsys.readouterr().err
+
+
+def test_no_image_in_common_is_refused(runs, capsys):
+    table = pd.read_csv(config.REPORTS / "strong" / "predictions.csv")
+    table.assign(split="validation").to_csv(config.REPORTS / "strong" / "predictions.csv", index=False)
+    assert compare.main(["weak", "strong"]) == 2
+    assert "no test image in common" in capsys.readouterr().err
+
+
+def test_paired_intervals_are_narrower_than_those_of_each(runs):
+    weak, _, labels = runs
+    close = np.clip(weak + 0.01 * (labels - 0.5), 0, 1)
+    patients = np.arange(200) // 4
+    change = evaluation.paired_differences(labels, (weak, 0.5), (close, 0.5), patients)["auc"]
+    own = evaluation.bootstrap(labels, weak, 0.5, patients, 500, 0)["auc"]
+    assert change["difference"] > 0
+    assert change["high"] - change["low"] < 0.3 * (own["high"] - own["low"])
+    swapped = evaluation.paired_differences(labels, (close, 0.5), (weak, 0.5), patients)["auc"]
+    assert swapped["difference"] == pytest.approx(-change["difference"])
+    assert swapped["low"] == pytest.approx(-change["high"])
+    undefined = evaluation.paired_differences([1] * 4, ([0.2] * 4, 0.5), ([0.4] * 4, 0.5), range(4))
+    assert undefined["auc"] == dict.fromkeys(("difference", "low", "high", "p"))
+    assert undefined["sensitivity"]["difference"] == 0
