@@ -277,9 +277,9 @@ def paired_differences(
 ) -> dict[str, dict[str, float | None]]:
     """METRICS -> {"difference", "low", "high", "p"} of `other` minus `one`, of the same images in the same order.
 
-    Each is (probabilities, threshold). Both are resampled alike, by patient (paired cluster bootstrap); low and high are
-    the 95% percentile interval, p is twice the smaller share of resamples on either side of 0, at least 1 / `resamples`
-    and at most 1.
+    Each is (probabilities, threshold). Both are resampled alike, by patient (paired cluster bootstrap); low and high
+    are the 95% percentile interval, p is twice the smaller share of resamples on either side of 0, at least
+    1 / `resamples` and at most 1.
     """
     patient, names = pd.factorize(pd.Series(list(patients), dtype=object), sort=True)
     random = np.random.default_rng(seed)

@@ -16,6 +16,7 @@ import numpy as np
 import pydicom
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from tqdm import tqdm
 
 from helpers.config import InputError
@@ -90,6 +91,8 @@ def _read_raster(data: bytes) -> np.ndarray:
 def _read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's repeat what stands in the header
+        if str(DeflatedExplicitVRLittleEndian).encode() in data[132:4096]:  # can unpack to any size before we may look
+            raise InputError("is a deflated DICOM file, which is not read; save it uncompressed.")
         try:
             dicom = pydicom.dcmread(io.BytesIO(data))
             if "PixelData" not in dicom:

@@ -14,7 +14,12 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 from helpers import images
 from helpers.config import InputError
@@ -305,6 +310,16 @@ def test_dicom_without_pixels_is_refused(tmp_path):
     pydicom.dcmwrite(tmp_path / "report.dcm", report, enforce_file_format=True)
     with pytest.raises(InputError, match=r"report\.dcm is a DICOM file without an image in it"):
         images.read_image(tmp_path / "report.dcm")
+
+
+def test_a_deflated_dicom_is_refused_before_it_is_unpacked(monkeypatch):
+    data = pydicom.dcmread(io.BytesIO(dicom(DEEP)))
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, data, enforce_file_format=True)
+    monkeypatch.setattr(zlib, "decompress", None)
+    with pytest.raises(InputError, match="is a deflated DICOM file, which is not read"):
+        images.read_image(buffer.getvalue())
 
 
 def test_damaged_or_too_large_dicom_is_refused(monkeypatch):
