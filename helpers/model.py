@@ -185,7 +185,13 @@ def sha256(file: Path) -> str:
 
 
 def save(model: keras.Model, folder: Path, card: dict) -> None:
-    """Write `folder`/model.keras (no optimizer) and model.json: `card` with the format, input size and checksum."""
+    """Write `folder`/model.keras (no optimizer) and model.json: `card` with the format, input size and checksum.
+
+    A model trained in mixed precision computes in float32 from here on, as it does wherever it is loaded.
+    """
+    for layer in model.layers:
+        if layer.dtype_policy.name.startswith("mixed"):
+            layer.dtype_policy = "float32"
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / "part.keras"
     model.save(aside, include_optimizer=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import nbformat
@@ -203,6 +204,21 @@ def _metrics(metrics: dict) -> dict | None:
     }
 
 
+def _cost(folder: Path) -> list[dict]:
+    """What training took, by stage: epochs, seconds of the middle one, and images a second."""
+    splits = folder / "splits.csv"
+    trained = splits.read_text(encoding="utf-8").count(",train,") if splits.exists() else 0
+    rows = []
+    for stage in ("pretraining", "head", "fine_tuning"):
+        history = _read(folder / "training" / stage / "state.json").get("history", [])[1:]
+        if history:
+            seconds = statistics.median(epoch["seconds"] for epoch in history)
+            known = trained if stage != "pretraining" else 0
+            speed = f"{known / seconds:.{0 if known > 20 * seconds else 1}f}" if known and seconds else ""
+            rows.append({"stage": human_name(stage), "epochs": len(history), "seconds": seconds, "speed": speed})
+    return rows
+
+
 def write_index(folder: Path) -> Path:
     """Write index.html of the run in `folder` from its run.json, metrics.json and explanations.json; its path.
 
@@ -234,6 +250,7 @@ def write_index(folder: Path) -> Path:
             stale=[entry["title"] for entry in notebooks if entry["stem"][:2] == "05" and entry["status"] != "done"],
             localisation=flatten(summary) if isinstance(summary, dict) else [],
             commits=commits,
+            cost=_cost(folder),
             changed=changed,
             unchanged={key: value for key, value in parameters.items() if key not in changed},
         )

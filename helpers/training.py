@@ -28,11 +28,19 @@ Epoch = Callable[[int], tf.data.Dataset]
 Validate = Callable[[keras.Model], dict[str, float]]
 
 
-def make_deterministic(settings: Settings) -> None:
-    """Seed Python, NumPy and TensorFlow; with the setting `deterministic`, operations repeat to the last bit."""
+def set_up(settings: Settings) -> None:
+    """Seed Python, NumPy and TensorFlow; with the setting `deterministic`, operations repeat to the last bit.
+
+    Where there are GPUs, layers compute in float16 (weights stay float32), and several share every batch.
+    """
     keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
+    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
+    if gpus:
+        keras.mixed_precision.set_global_policy("mixed_float16")
+    if len(gpus) > 1:
+        tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(gpus))
 
 
 def compile_model(

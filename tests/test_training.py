@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -510,7 +512,74 @@ def test_pretraining_changes_the_backbone_once(tmp_path, cache, monkeypatch):
 def test_the_seed_fixes_what_comes_next():
     drawn = []
     for seed in (4, 4, 5):
-        training.make_deterministic(make_settings("smoke", {"seed": seed, "deterministic": False}))
+        training.set_up(make_settings("smoke", {"seed": seed, "deterministic": False}))
         drawn.append((np.random.rand(), float(keras.random.uniform(())), float(tf.random.uniform(()))))  # noqa: NPY002
     assert drawn[0] == drawn[1]
     assert all(a != b for a, b in zip(drawn[0], drawn[2], strict=True))
+
+
+# Several devices
+
+
+TWO_DEVICES = """
+import sys
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+count, folder = int(sys.argv[1]), sys.argv[2]
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+from pathlib import Path
+from helpers import config, model, training
+cpus = tf.config.list_logical_devices("CPU")[:count]
+tf.config.list_logical_devices = lambda kind=None: cpus if kind == "GPU" and count > 1 else []
+keras.mixed_precision.set_global_policy = lambda policy: print("policy", policy)
+still = dict.fromkeys("rotation zoom shear translation brightness contrast dropout".split(), 0)
+small = {"image_size": 32, "batch_size": 8, "weights": "none", "dense_units": 4, "resamples": 20, "patience": 9}
+epochs = {"head_epochs": 2, "fine_tuning_epochs": 2, "fine_tuning_rate": 0.001}
+settings = config.make_settings("smoke", small | still | epochs | {"cached_views": int(sys.argv[3])})
+training.set_up(settings)
+rng = np.random.default_rng(0)
+pixels = np.clip(np.where(np.arange(32) % 2, 150, 90)[:, None, None] + rng.normal(0, 30, (32, 32, 32)), 0, 255)
+labels = np.where(np.arange(32) % 2, "PNEUMONIA", "NORMAL")
+sides = ["train"] * 24 + ["validation"] * 8
+splits = pd.DataFrame({"path": [f"{i:02d}" for i in range(32)], "split": sides, "label": labels})
+classifier = model.add_head(model.build_backbone(settings), settings)
+for stage in ("head", "fine_tuning"):
+    classifier, history = training.train_stage(
+        classifier, stage, pixels.astype(np.uint8), splits, settings, Path(folder)
+    )
+    model.save(classifier, Path(folder) / stage, {})
+print("replicas", tf.distribute.get_strategy().num_replicas_in_sync)
+print("losses", *history["val_loss"])
+"""
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_two_devices_share_the_batches_and_learn_the_same(tmp_path, views):
+    found = {}
+    for count in (1, 2):
+        command = [sys.executable, "-c", TWO_DEVICES, str(count), str(tmp_path / str(count)), str(views)]
+        done = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        lines = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.count(" "))
+        assert lines["replicas"] == str(count)
+        assert ("policy" in lines) == (count > 1)
+        found[count] = np.array(lines["losses"].split(), float)
+    np.testing.assert_allclose(found[2], found[1], atol=2e-3)
+    assert found[1][-1] != found[1][0]
+
+
+def test_a_model_trained_in_mixed_precision_is_saved_for_float32(tmp_path):
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        network = images_network()
+        assert network.get_layer("two").compute_dtype == "float16"
+        model.save(network, tmp_path, {})
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    loaded, _ = model.load(tmp_path)
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    films = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 1)).astype(np.float32)
+    np.testing.assert_allclose(loaded(films), network(films), atol=5e-3)
