@@ -21,8 +21,10 @@ def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
         raise InputError(
             f"there is no run in {config.shown(folder)}: name a folder below reports/ that has a run.json."
         )
-    tables = [pd.read_csv(config.needs(folder / name, "05_evaluation")) for name in ("predictions.csv", "splits.csv")]
-    predictions = tables[0].merge(tables[1][["path", "patient"]], on="path", validate="one_to_one")
+    predictions = pd.read_csv(config.needs(folder / "predictions.csv", "05_evaluation"))
+    for name, column in (("splits.csv", "patient"), ("manifest.csv", "sha256")):
+        known = pd.read_csv(config.needs(folder / name, "05_evaluation"))[["path", column]]
+        predictions = predictions.merge(known, on="path", validate="one_to_one")
     metrics = json.loads(config.needs(folder / "metrics.json", "05_evaluation").read_text(encoding="utf-8"))
     return record, predictions, metrics
 
@@ -36,7 +38,7 @@ def _differing(one: dict, other: dict) -> list[tuple[str, str, str]]:
 def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     """Titles with a table or a sentence each: what differs in settings, versions and data, and in the metrics on test.
 
-    Metrics are compared on the test images that both runs predicted under the same path and label, with intervals and
+    Metrics are compared on the test images that both runs predicted (equal path, bytes and label), with intervals and
     p-values from resampling patients. InputError where a run cannot be read or no image is common to both.
     """
     if first == second:
@@ -54,7 +56,7 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
         rows = _differing(one, other)
         parts.append((title, pd.DataFrame(rows, columns=columns) if rows else "No difference."))
     both = predicted_a[predicted_a["split"] == "test"].merge(
-        predicted_b[predicted_b["split"] == "test"], on=["path", "label"], suffixes=("_a", "_b")
+        predicted_b[predicted_b["split"] == "test"], on=["path", "label", "sha256"], suffixes=("_a", "_b")
     )
     if both.empty:
         raise InputError(f"{first} and {second} have no test image in common: there is nothing to compare.")

@@ -19,6 +19,7 @@ def write_run(name: str, probabilities: np.ndarray, threshold: float, **paramete
     table = pd.DataFrame({"path": [f"{r:03d}.png" for r in rows], "split": "test", "label": labels})
     table.assign(probability=probabilities).to_csv(folder / "predictions.csv", index=False)
     table.assign(patient=rows // 4).to_csv(folder / "splits.csv", index=False)
+    table.assign(sha256=table["path"] + parameters.pop("of", "")).to_csv(folder / "manifest.csv", index=False)
     (folder / "metrics.json").write_text(json.dumps({"test": {"threshold": threshold}}))
     record = {
         "parameters": {"seed": 1, "backbone": "Xception"} | parameters,
@@ -76,6 +77,12 @@ def test_a_run_without_predictions_names_the_notebook(runs, capsys):
     (config.REPORTS / "strong" / "predictions.csv").unlink()
     assert compare.main(["weak", "strong"]) == 2
     assert "run 05_evaluation first" in capsys.readouterr().err
+
+
+def test_images_of_equal_names_are_not_taken_for_equal_images(runs, capsys):
+    write_run("other", runs[0], 0.5, of="other dataset")
+    assert compare.main(["weak", "other"]) == 2
+    assert "no test image in common" in capsys.readouterr().err
 
 
 def test_no_image_in_common_is_refused(runs, capsys):
