@@ -95,7 +95,8 @@ def learning_curves(history: pd.DataFrame, title: str) -> None:
     _, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 3.1), squeeze=False)
     left = axes[0, 0]
     left.plot(history["epoch"], history["loss"], "o-", ms=4, color=SPLIT_COLOURS["train"], label="train, augmented")
-    left.plot(history["epoch"], history["val_loss"], "o-", ms=4, color=SPLIT_COLOURS["validation"], label="validation")
+    validation = "validation, calibrated" if panels == 2 else "validation"
+    left.plot(history["epoch"], history["val_loss"], "o-", ms=4, color=SPLIT_COLOURS["validation"], label=validation)
     left.plot(best["epoch"], best["val_loss"], "o", ms=12, mfc="none", mec="black", label="kept")
     left.set(xlabel="epoch (0: before training)", ylabel="loss", title=title)
     left.legend(frameon=False)

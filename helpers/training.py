@@ -157,12 +157,19 @@ def predict_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray
 
 
 def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, weights: np.ndarray) -> Validate:
-    """Figures of a binary classifier on what `data()` gives: val_loss (weighted cross-entropy) and val_auc."""
+    """Figures of a binary classifier on what `data()` gives: val_loss and val_auc.
+
+    val_loss is the weighted cross-entropy after calibration on the same images (slope and intercept of the logit),
+    since calibration follows anyway: training on smoothed labels and strongly augmented images shifts all
+    probabilities from epoch to epoch, which says nothing about how well they tell the classes apart.
+    """
 
     def validate(network: keras.Model) -> dict[str, float]:
-        probability = network.predict(data(), verbose=0)[:, 0].astype(np.float64)
+        probability = np.clip(network.predict(data(), verbose=0)[:, 0].astype(np.float64), 1e-7, 1 - 1e-7)
+        logit = np.log(probability / (1 - probability))[:, None]
+        calibrated = LogisticRegression(C=1e3).fit(logit, labels, weights).predict_proba(logit)[:, 1]
         return {
-            "val_loss": float(log_loss(labels, np.clip(probability, 1e-7, 1 - 1e-7), sample_weight=weights)),
+            "val_loss": float(log_loss(labels, calibrated, sample_weight=weights)),
             "val_auc": float(roc_auc_score(labels, probability)),
         }
 

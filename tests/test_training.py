@@ -13,6 +13,9 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from keras import layers
+from scipy import optimize
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from helpers import activations, batches, config, model, phantom, training
 from helpers.config import make_settings
@@ -455,17 +458,38 @@ def test_parts_hold_rows_labels_and_weights(splits):
     assert even.weights.tolist() == [1.0] * 8
 
 
-def test_validation_figures_are_computed_as_by_hand():
+def sigmoid_network() -> keras.Model:
     start = layers.Input((1,))
-    network = keras.Model(start, layers.Activation("sigmoid")(start))
-    logits, labels = np.array([[-1.0], [2.0], [0.5], [1.0]], np.float32), np.array([0, 1, 0, 1])
-    weights = np.array([1.0, 2.0, 3.0, 0.5])
-    data = tf.data.Dataset.from_tensor_slices(logits).batch(3)
-    figures = training.binary_validation(lambda: data, labels, weights)(network)
-    p = 1 / (1 + np.exp(-logits[:, 0].astype(float)))
-    losses = -np.log(np.where(labels == 1, p, 1 - p))
-    assert figures["val_loss"] == pytest.approx((losses * weights).sum() / weights.sum(), abs=1e-6)
-    assert figures["val_auc"] == 1.0
+    return keras.Model(start, layers.Activation("sigmoid")(start))
+
+
+def test_validation_loss_is_the_lowest_that_a_slope_and_an_intercept_reach():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    logits = (labels - 0.5 + rng.normal(0, 1, 60)).astype(np.float32)[:, None]
+    weights = rng.uniform(0.5, 2, 60)
+    data = tf.data.Dataset.from_tensor_slices(logits).batch(9)
+    figures = training.binary_validation(lambda: data, labels, weights)(sigmoid_network())
+
+    def loss(line: np.ndarray) -> float:
+        p = expit(line[0] * logits[:, 0].astype(float) + line[1])
+        return float(np.average(-np.log(np.where(labels == 1, p, 1 - p)), weights=weights))
+
+    assert figures["val_loss"] == pytest.approx(optimize.minimize(loss, [1.0, 0.0]).fun, abs=1e-4)
+    assert figures["val_loss"] < loss(np.array([1.0, 0.0]))
+    assert figures["val_auc"] == pytest.approx(roc_auc_score(labels, logits[:, 0]))
+
+
+def test_a_shift_of_all_probabilities_does_not_change_the_validation_loss():
+    labels, weights = np.array([0, 1, 0, 1, 1]), np.ones(5)
+    logits = np.array([[-1.0], [2.0], [0.5], [1.0], [0.2]], np.float32)
+    found = [
+        training.binary_validation(
+            lambda shift=shift: tf.data.Dataset.from_tensor_slices(logits + shift).batch(3), labels, weights
+        )(sigmoid_network())["val_loss"]
+        for shift in (0.0, 3.0)
+    ]
+    assert found[0] == pytest.approx(found[1], abs=1e-3)
 
 
 def test_a_linear_probe_tells_good_features_from_useless_ones(cache, splits):
