@@ -91,6 +91,9 @@ class Settings:
     weight_decay: float = _setting(0.0, "04", "decoupled weight decay in fine-tuning (AdamW); 0: Adam", 0.0, 1.0)
 
     model: str = _setting("", "05", "evaluate this saved model folder instead of the run's own")
+    validation_views: int = _setting(
+        0, "05", "augmented views of each validation image that calibrate and set the threshold beside the plain", 0, 20
+    )
     threshold_policy: str = _setting(
         "sensitivity>=0.97", "05", "sensitivity>=X, youden, or a number; chosen on validation"
     )
@@ -127,6 +130,7 @@ RECIPES: dict[str, dict] = {
         "rate_schedule": "cosine",
         "weight_decay": 1e-4,
         "patience": 5,
+        "validation_views": 3,
     },
 }
 _PHANTOM_RECIPE = {

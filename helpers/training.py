@@ -156,6 +156,21 @@ def predict_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray
     return predict_rows(model.logit_model(classifier), images, rows)[:, 0].astype(np.float64)
 
 
+def hardened_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray, settings: Settings) -> np.ndarray:
+    """Logits of `rows` as they are, then under each of `validation_views` draws of the training augmentation.
+
+    float64 (n * (1 + views),), view after view, each in the order of `rows`. Images of another collection differ from
+    validation as augmented ones do: in sharpness, greys, noise and geometry.
+    """
+    parts, network = [predict_logits(classifier, images, rows)], model.logit_model(classifier)
+    for view in range(settings.validation_views):
+        rng = np.random.default_rng([settings.seed, 1, view])
+        change = batches.draw_augmentation(settings, len(rows), rng)
+        data = batches.viewed_batches(images, rows, change, settings)
+        parts.append(network.predict(data, verbose=0)[:, 0].astype(np.float64))
+    return np.concatenate(parts)
+
+
 def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, weights: np.ndarray) -> Validate:
     """Figures of a binary classifier on what `data()` gives: val_loss and val_auc.
 
