@@ -500,6 +500,19 @@ def test_a_linear_probe_tells_good_features_from_useless_ones(cache, splits):
     assert training.linear_probe(nothing, cache, splits, settings()) == 0.5
 
 
+def test_hardened_logits_are_plain_ones_and_then_those_of_each_view(cache):
+    classifier, chosen = images_network(), settings(validation_views=2, noise=0.1, mirror=True)
+    rows = np.array([7, 2, 30])
+    found = training.hardened_logits(classifier, cache, rows, chosen)
+    assert found.shape == (9,)
+    assert np.array_equal(found[:3], training.predict_logits(classifier, cache, rows))
+    change = batches.draw_augmentation(chosen, 3, np.random.default_rng([chosen.seed, 1, 1]))
+    films = batches.augment(cache[rows][..., None].astype(np.float32), change, chosen)
+    np.testing.assert_allclose(found[6:], model.logit_model(classifier)(films)[:, 0], atol=1e-4)
+    plain = training.hardened_logits(classifier, cache, rows, settings(validation_views=0))
+    assert np.array_equal(plain, found[:3])
+
+
 def test_logits_and_rows_come_in_order(cache):
     classifier = images_network()
     rows = np.array([5, 1, 30])
