@@ -595,12 +595,19 @@ print("losses", *history["val_loss"])
 
 @pytest.mark.parametrize("views", [0, 1])
 def test_two_devices_share_the_batches_and_learn_the_same(tmp_path, views):
+    commands = {
+        count: [sys.executable, "-c", TWO_DEVICES, str(count), str(tmp_path / str(count)), str(views)]
+        for count in (1, 2)
+    }
+    running = {
+        count: subprocess.Popen(command, cwd=config.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for count, command in commands.items()
+    }
     found = {}
-    for count in (1, 2):
-        command = [sys.executable, "-c", TWO_DEVICES, str(count), str(tmp_path / str(count)), str(views)]
-        done = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-        lines = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.count(" "))
+    for count, process in running.items():
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+        lines = dict(line.split(" ", 1) for line in output.splitlines() if line.count(" "))
         assert lines["replicas"] == str(count)
         assert ("policy" in lines) == (count > 1)
         found[count] = np.array(lines["losses"].split(), float)
