@@ -194,7 +194,7 @@ def save(model: keras.Model, folder: Path, card: dict) -> None:
             layer.dtype_policy = "float32"
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / "part.keras"
-    model.save(aside, include_optimizer=False)
+    keras.Model(model.inputs[0], model.output, name=model.name).save(aside)  # not compiled: without the optimizer
     aside.replace(folder / "model.keras")
     write_card(folder, card | {"input_size": list(model.input_shape[1:])})
 
