@@ -274,7 +274,7 @@ def test_model_takes_raw_pixels_and_repeats_the_predictions(smoke):
     # the sigmoid in front of the logarithm costs digits that a steep calibration multiplies
     spread = max(1.0, abs(card["calibration"]["slope"]))
     assert np.abs(calibrated - predictions["probability"]).max() < 1e-6 * spread
-    assert np.ptp(calibrated) > 1e-3, "every image is alike to it"
+    assert len(np.unique(probability)) > len(probability) / 2, "every image is alike to it"
 
 
 def test_command_predicts_the_whole_test_split_alike(smoke, tmp_path):
