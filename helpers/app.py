@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import ipywidgets as widgets
-import matplotlib
 import numpy as np
 from IPython.display import display
 from PIL import Image
@@ -53,7 +52,7 @@ def find_model(settings: Settings, run: Path) -> Path:
     The page has no run and no parameters: there the environment variable PNEUMONIA_MODEL comes before the run's own.
     """
     named = settings.model or os.environ.get("PNEUMONIA_MODEL", "")
-    folders = [Path(named)] if named else [run / "model", predict.PRETRAINED]
+    folders = [Path(named)] if named else [run / "model", config.PRETRAINED]
     for folder in folders:
         if (folder / "model.json").is_file():
             return folder
@@ -310,7 +309,8 @@ class App:
         """The image, and the image under the heatmap, as HTML."""
         if answer.error:
             return ""
-        plain, heat = _uri(answer.picture), _uri(_coloured(answer.heat[self.method.value], answer.picture.shape))
+        heat = explain.in_colour(answer.heat[self.method.value], answer.picture.shape)
+        plain, heat = _uri(answer.picture), _uri(np.rint(255 * heat).astype(np.uint8))
         return (
             "<div class='xray xray-pictures'>"
             f'<figure><div class="xray-stack"><img src="{plain}" alt="the image"></div>'
@@ -363,14 +363,6 @@ def _reduced(pixels: np.ndarray) -> np.ndarray:
     if scale > 1:
         picture = picture.resize((max(1, min(1000, round(picture.width * scale))), _SHOWN_HEIGHT))
     return np.asarray(picture)
-
-
-def _coloured(heat: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """uint8 (h, w, 4): the heatmap, float (size, size), 0-1, in colour, covering as much as it is hot."""
-    hot = np.asarray(Image.fromarray(heat).resize(shape[::-1], Image.Resampling.BILINEAR)).clip(0, 1)
-    colour = matplotlib.colormaps["inferno"](hot)
-    colour[..., 3] = hot
-    return np.rint(255 * colour).astype(np.uint8)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 REPORTS = ROOT / "reports"
 NOTEBOOKS = ROOT / "notebooks"
+PRETRAINED = DATA / "pretrained"  # the model that comes with the clone
 
 BACKBONES = (
     "ResNet50", "DenseNet121", "EfficientNetV2B0", "MobileNetV3Large", "Xception", "XceptionShort", "SmallCNN",

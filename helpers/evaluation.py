@@ -232,6 +232,12 @@ def metrics(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> di
     return {name: _number(values[name][0]) for name in METRICS}
 
 
+def _times_drawn(random: np.random.Generator, resamples: int, patients: int) -> np.ndarray:
+    """int (resamples, patients): how often each patient is drawn, as many draws as patients, with replacement."""
+    drawn = random.integers(patients, size=(resamples, patients)) + patients * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * patients).reshape(resamples, -1)
+
+
 def bootstrap(
     labels: ArrayLike, probabilities: ArrayLike, threshold: float, patients: Iterable, resamples: int, seed: int
 ) -> dict[str, dict[str, float | None]]:
@@ -255,8 +261,7 @@ def bootstrap(
     random, parts = np.random.default_rng(seed), []
     for start in range(0, resamples, 250):  # as many at once as memory holds with ease
         rows = min(250, resamples - start)
-        drawn = random.integers(len(names), size=(rows, len(names))) + len(names) * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * len(names)).reshape(rows, -1)
+        times = _times_drawn(random, rows, len(names))
         parts.append(_weighted(positive, probabilities, threshold, times[:, patient]))
     result = {}
     for name in METRICS:
@@ -283,8 +288,7 @@ def paired_differences(
     """
     patient, names = pd.factorize(pd.Series(list(patients), dtype=object), sort=True)
     random = np.random.default_rng(seed)
-    drawn = random.integers(len(names), size=(resamples, len(names))) + len(names) * np.arange(resamples)[:, None]
-    times = np.bincount(drawn.ravel(), minlength=resamples * len(names)).reshape(resamples, -1)
+    times = _times_drawn(random, resamples, len(names))
     values, samples = [], []
     for probabilities, threshold in (one, other):
         positive, scores = _checked(labels, probabilities, threshold)

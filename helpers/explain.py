@@ -49,15 +49,22 @@ def _enlarge(heat: np.ndarray, size: int) -> np.ndarray:
     return np.clip(np.asarray(Image.fromarray(heat / peak).resize((size, size), Image.Resampling.BILINEAR)), 0, 1)
 
 
+def in_colour(heat: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """float (h, w, 4), 0-1: a heatmap, float (size, size), 0-1, enlarged to `shape`; it covers as much as it is hot."""
+    hot = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(shape[::-1], Image.Resampling.BILINEAR))
+    colour = matplotlib.colormaps["inferno"](np.clip(hot, 0, 1))
+    colour[..., 3] = np.clip(hot, 0, 1)
+    return colour
+
+
 def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.45) -> np.ndarray:
     """Lay a heatmap, float (h, w), 0-1, over uint8 (height, width) of any size: uint8 (height, width, 3).
 
     Colour covers as much as the map is hot, at most `opacity` (0-1), so that cold regions stay as they were.
     """
-    heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(image.shape[::-1], Image.Resampling.BILINEAR))
-    colour = matplotlib.colormaps["inferno"](np.clip(heat, 0, 1))[..., :3] * 255
-    share = (opacity * np.clip(heat, 0, 1))[..., None]
-    return np.rint(image[..., None] * (1 - share) + colour * share).astype(np.uint8)
+    colour = in_colour(heat, image.shape)
+    share = opacity * colour[..., 3:]
+    return np.rint(image[..., None] * (1 - share) + 255 * colour[..., :3] * share).astype(np.uint8)
 
 
 def localisation(heat: np.ndarray, masks: np.ndarray) -> pd.DataFrame:

@@ -21,7 +21,6 @@ from tqdm import tqdm
 from helpers import config, evaluation, explain, guard, images, model
 from helpers.config import InputError
 
-PRETRAINED = config.DATA / "pretrained"
 COLUMNS = ("path", "probability", "label", "threshold", "warnings", "error")
 
 
@@ -167,9 +166,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--heatmaps", metavar="DIR", help="write a Grad-CAM overlay per image there")
     given = parser.parse_args(arguments)
     try:
-        if not given.model and not PRETRAINED.is_dir():
-            raise InputError(f"{PRETRAINED} is not there: name a model with --model, such as reports/demo/model.")
-        predictor = Predictor.load(given.model or PRETRAINED)
+        if not given.model and not config.PRETRAINED.is_dir():
+            raise InputError(
+                f"{config.PRETRAINED} is not there: name a model with --model, such as reports/demo/model."
+            )
+        predictor = Predictor.load(given.model or config.PRETRAINED)
         if given.heatmaps:
             Path(given.heatmaps).mkdir(parents=True, exist_ok=True)
         paths = list(find_images(given.images))

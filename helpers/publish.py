@@ -42,7 +42,7 @@ Value with its 95% interval from resampling patients.
 
 {tables}
 
-{subset}
+The public test set has 624 images; where n is smaller, the others were not at hand.
 
 ## Limits
 
@@ -87,7 +87,6 @@ def publish(run: str, target: Path) -> None:
         low=card["uncertain"][0],
         high=card["uncertain"][1],
         tables="\n\n".join(_table(name, part) for name, part in metrics.items()),
-        subset="The public test set has 624 images; where n is smaller, the others were not at hand.",
     )
     config.write_text(target / "MODEL_CARD.md", text)
 
@@ -104,11 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", help="folder below reports/")
     given = parser.parse_args(arguments)
     try:
-        publish(given.run, config.DATA / "pretrained")
+        publish(given.run, config.PRETRAINED)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{config.shown(config.DATA / 'pretrained')}: model.keras, model.json, {guard.FILE}, MODEL_CARD.md")
+    print(f"{config.shown(config.PRETRAINED)}: model.keras, model.json, {guard.FILE}, MODEL_CARD.md")
     return 0
 
 

@@ -39,7 +39,7 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--ip", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets everyone in")
     parser.add_argument("--model", help="model folder; data/pretrained, or where that is missing the demo run's")
     chosen = parser.parse_args(given)
-    model = Path(chosen.model) if chosen.model else config.DATA / "pretrained"
+    model = Path(chosen.model) if chosen.model else config.PRETRAINED
     if chosen.model and not (model / "model.json").is_file():
         print(f"{chosen.model} is not a model folder: there is no model.json in it.", file=sys.stderr)
         return 2

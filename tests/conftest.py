@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -152,3 +153,31 @@ def planted_film(spot: tuple[int, int] | None = None, size: int = 32, seed: int 
         row, column = (size * place // 32 for place in spot)
         film[row : row + size * 10 // 32, column : column + size * 10 // 32] = 250
     return film
+
+
+def dicom(stored: np.ndarray, bits: int = 12, photometric: str = "MONOCHROME2", **elements) -> bytes:
+    """A digital X-ray; `stored` (height, width), or (frames, height, width), or (height, width, 3) for RGB."""
+    import pydicom
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+
+    data = pydicom.Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID, data.SOPInstanceUID = DigitalXRayImageStorageForPresentation, generate_uid()
+    samples = 3 if photometric == "RGB" else 1
+    if stored.ndim == 3 and samples == 1:
+        data.NumberOfFrames = len(stored)
+    data.Rows, data.Columns = stored.shape[:2] if samples == 3 else stored.shape[-2:]
+    data.SamplesPerPixel, data.PhotometricInterpretation = samples, photometric
+    if samples == 3:
+        data.PlanarConfiguration = 0
+    data.BitsStored, data.BitsAllocated, data.HighBit = bits, 8 * stored.dtype.itemsize, bits - 1
+    data.PixelRepresentation = int(stored.dtype.kind == "i")
+    data.PixelData = stored.tobytes()
+    data["PixelData"].VR = "OW"
+    for name, value in elements.items():
+        setattr(data, name, value)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, data, enforce_file_format=True)
+    return buffer.getvalue()

@@ -14,7 +14,7 @@ import pytest
 from IPython.core.formatters import format_display_data
 from PIL import Image
 
-from helpers import app, images, model, predict
+from helpers import app, config, images, model, predict
 from helpers.config import InputError, make_settings
 from tests.conftest import planted_film
 
@@ -330,7 +330,7 @@ def test_the_widgets_can_be_sent_to_a_browser(page):
 
 def test_the_named_model_comes_first_then_the_run_s_then_the_pretrained(tmp_path, monkeypatch):
     named, run, pretrained = (tmp_path / name for name in ("named", "run", "pretrained"))
-    monkeypatch.setattr(predict, "PRETRAINED", pretrained)
+    monkeypatch.setattr(config, "PRETRAINED", pretrained)
 
     def place(folder):
         folder.mkdir(parents=True)

@@ -23,6 +23,7 @@ from pydicom.uid import (
 
 from helpers import images
 from helpers.config import InputError
+from tests.conftest import dicom
 
 RAMP = np.arange(0, 240, 2, np.uint8).reshape(10, 12)  # 12 wide, 10 high, every pixel another grey
 GREY_OF_RED = round(0.299 * 200)
@@ -180,30 +181,6 @@ def test_a_bomb_is_refused_from_its_header():
 
 
 # DICOM
-
-
-def dicom(stored: np.ndarray, bits: int = 12, photometric: str = "MONOCHROME2", **elements) -> bytes:
-    """A digital X-ray; `stored` (height, width), or (frames, height, width), or (height, width, 3) for RGB."""
-    data = pydicom.Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SOPClassUID, data.SOPInstanceUID = DigitalXRayImageStorageForPresentation, generate_uid()
-    samples = 3 if photometric == "RGB" else 1
-    if stored.ndim == 3 and samples == 1:
-        data.NumberOfFrames = len(stored)
-    data.Rows, data.Columns = stored.shape[:2] if samples == 3 else stored.shape[-2:]
-    data.SamplesPerPixel, data.PhotometricInterpretation = samples, photometric
-    if samples == 3:
-        data.PlanarConfiguration = 0
-    data.BitsStored, data.BitsAllocated, data.HighBit = bits, 8 * stored.dtype.itemsize, bits - 1
-    data.PixelRepresentation = int(stored.dtype.kind == "i")
-    data.PixelData = stored.tobytes()
-    data["PixelData"].VR = "OW"
-    for name, value in elements.items():
-        setattr(data, name, value)
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, data, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 DEEP = np.arange(1000, 3400, 20, np.uint16).reshape(10, 12)  # well inside 12 bits

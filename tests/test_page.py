@@ -16,14 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from helpers import model, predict, upload
-from tests.conftest import make_clone, planted_film
+from tests.conftest import dicom, make_clone, planted_film
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if not CHROMIUM and not os.environ.get("REQUIRE_BROWSER"):
@@ -41,22 +39,11 @@ def encoded(film: np.ndarray, kind: str) -> bytes:
 
 
 def large_dicom() -> bytes:
-    """A MONOCHROME2 radiograph of 20 MB, 16 bits allocated, 12 stored, with a patient's name in its header."""
+    """A radiograph of 20 MB, 16 bits allocated, 12 stored, with a patient's name in its header."""
     film = np.asarray(Image.fromarray(SICK).resize((3300, 3300))).astype(np.uint16) * 16
-    dicom = pydicom.Dataset()
-    dicom.file_meta = pydicom.dataset.FileMetaDataset()
-    dicom.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dicom.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    dicom.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    dicom.PatientName, dicom.PatientID, dicom.Modality = PATIENT, "0815", "DX"
-    dicom.Rows, dicom.Columns = film.shape
-    dicom.SamplesPerPixel, dicom.PhotometricInterpretation = 1, "MONOCHROME2"
-    dicom.BitsAllocated, dicom.BitsStored, dicom.HighBit, dicom.PixelRepresentation = 16, 12, 11, 0
-    dicom.PixelData = film.tobytes()
-    buffer = io.BytesIO()
-    dicom.save_as(buffer, enforce_file_format=True)
-    assert len(buffer.getvalue()) > 20e6
-    return buffer.getvalue()
+    data = dicom(film, PatientName=PATIENT, PatientID="0815", Modality="DX")
+    assert len(data) > 20e6
+    return data
 
 
 @pytest.fixture(scope="module")

@@ -247,7 +247,7 @@ def test_without_a_file_the_table_is_printed(planted_folder, folder, capsys):
 
 
 def test_a_missing_default_model_asks_for_one(command, folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(predict, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(config, "PRETRAINED", tmp_path / "pretrained")
     status, rows, said = command(folder, with_model=False)
     assert (status, rows) == (2, [])
     assert re.search(r"pretrained is not there: name a model with --model", said)
@@ -255,7 +255,7 @@ def test_a_missing_default_model_asks_for_one(command, folder, monkeypatch, tmp_
 
 
 def test_the_default_model_is_the_pretrained_one(command, folder, monkeypatch, planted_folder):
-    monkeypatch.setattr(predict, "PRETRAINED", planted_folder)
+    monkeypatch.setattr(config, "PRETRAINED", planted_folder)
     assert command(folder, with_model=False)[:2] == command(folder)[:2]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from helpers import images
 from helpers.config import InputError
-from tests.test_images import dicom
+from tests.conftest import dicom
 
 # `make torture` sets it; a few seconds of `make test` are enough to catch what breaks at once
 EXAMPLES = int(os.environ.get("READER_EXAMPLES", "150"))

@@ -53,7 +53,7 @@ def test_an_open_address_is_used_with_a_warning(started, port, capsys):
 
 
 def test_the_clone_s_model_comes_first_and_another_can_be_named(started, port, tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "DATA", tmp_path)
+    monkeypatch.setattr(config, "PRETRAINED", tmp_path / "pretrained")
     serve.main(["--port", str(port)])
     for folder in (tmp_path / "pretrained", tmp_path / "other"):
         folder.mkdir()
