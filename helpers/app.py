@@ -260,6 +260,8 @@ class App:
         return abs(self.threshold.value - self.predictor.threshold) < 0.0006  # the slider goes in steps
 
     def _decision(self, prediction: predict.Prediction) -> str:
+        if prediction.stranger:
+            return "not for this model"
         if self._own():
             return "uncertain" if prediction.uncertain else prediction.label
         return "PNEUMONIA" if prediction.probability >= self.threshold.value else "NORMAL"
@@ -287,6 +289,7 @@ class App:
             "PNEUMONIA": ("#c2571a", "Signs of pneumonia"),
             "NORMAL": ("#3b76af", "Below the threshold"),
             "uncertain": ("#6b5b00", "Uncertain: needs a reader"),
+            "not for this model": ("#666666", "Not like the images this model was made for"),
         }[self._decision(answer.prediction)]
         band = self.predictor.card.get("uncertain") if self._own() else None
         shade = (

@@ -31,6 +31,7 @@ class Prediction:
     probability: float  # calibrated P(pneumonia), 0-1
     label: str  # "PNEUMONIA" where probability >= threshold, else "NORMAL"
     threshold: float
+    stranger: bool  # does not look like the images the model was made for
     uncertain: bool  # within the model's band around the threshold, where a reader has to decide
     warnings: tuple[str, ...]  # why the number may not mean much
     pixels: np.ndarray  # uint8 (size, size): what the model saw
@@ -80,7 +81,7 @@ class Predictor:
                 )
             if uncertain:
                 found.append("uncertain, close to the threshold: needs a reader")
-            yield Prediction(float(probability), label, self.threshold, uncertain, tuple(found), seen)
+            yield Prediction(float(probability), label, self.threshold, bool(odd), uncertain, tuple(found), seen)
 
     def uncertain(self, probability: float) -> bool:
         """Whether `probability` lies in the band that model.json names, from low to high."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import html
 import io
 import re
@@ -276,6 +277,17 @@ def test_at_a_moved_threshold_the_nearest_measured_point_is_told(planted):
     page.threshold.value = 0.6
     assert "At a threshold of 0.50 it found 70 of 100 pneumonias" in page._known()
     assert "left 60 of 100 healthy images in peace, on 314 test images" in page._known()
+
+
+def test_a_stranger_gets_no_decision_at_any_threshold(page, monkeypatch):
+    predicted = page.predictor.predict_decoded
+    monkeypatch.setattr(
+        page.predictor, "predict_decoded", lambda d: (dataclasses.replace(p, stranger=True) for p in predicted(d))
+    )
+    assert "Not like the images this model was made for" in upload(page, "cat.png", png(SICK))
+    for threshold in (0.4, 0.01):
+        page.threshold.value = threshold
+        assert csv_rows(page)[0]["decision"] == "not for this model"
 
 
 def test_within_the_band_the_page_is_uncertain_at_the_model_s_own_threshold_only(planted, planted_folder):

@@ -75,14 +75,16 @@ def guarded(planted, planted_folder, door, tmp_path):
 def test_a_model_folder_s_guard_warns(guarded):
     buffer = io.BytesIO()
     Image.fromarray(strangers.text(1, np.random.default_rng(1))[0]).save(buffer, "PNG")
-    warnings = predict.Predictor.load(guarded).predict(buffer.getvalue()).warnings
-    assert warnings[0].startswith("does not look like what the model was made for (phantoms drawn by code)")
+    found = predict.Predictor.load(guarded).predict(buffer.getvalue())
+    assert found.stranger
+    assert found.warnings[0].startswith("does not look like what the model was made for (phantoms drawn by code)")
 
 
 def test_without_a_guard_there_is_no_such_warning(planted_folder):
     buffer = io.BytesIO()
     Image.fromarray(planted_film((2, 20), 96)).save(buffer, "PNG")
-    assert predict.Predictor.load(planted_folder).predict(buffer.getvalue()).warnings == ()
+    found = predict.Predictor.load(planted_folder).predict(buffer.getvalue())
+    assert (found.stranger, found.warnings) == (False, ())
 
 
 def test_a_changed_or_missing_guard_is_refused_and_a_copy_has_it(guarded, tmp_path):
