@@ -272,7 +272,8 @@ def test_lock_refuses_the_living_and_forgets_the_dead(house, capsys):
 
 def in_another_process(house: Path, *arguments: str) -> subprocess.Popen:
     code = (
-        "import sys; from pathlib import Path; from helpers import config, run\n"
+        "import signal, sys; from pathlib import Path; from helpers import config, run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
         "config.NOTEBOOKS, config.REPORTS = Path(sys.argv[1], 'notebooks'), Path(sys.argv[1], 'reports')\n"
         "sys.exit(run.main(sys.argv[2:]))"
     )
