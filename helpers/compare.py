@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -76,6 +77,30 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     parts.append((f"Test, {len(both)} images in common", table))
     parts.append(("Predictions", "Equal to the last digit." if same else "Not equal."))
     return parts
+
+
+def runs_table(folder: Path) -> pd.DataFrame:
+    """Every finished run beside `folder`, itself included, on the same dataset, sorted by recipe, backbone and seed.
+
+    Index run; columns recipe, backbone, seed, n (test images), and as text with their intervals accuracy, sensitivity,
+    specificity and auc. Runs that were moved aside, or evaluate a saved model, are left out.
+    """
+    own, rows = (provenance.read_record(folder) or {}).get("dataset"), []
+    for file in sorted(folder.parent.glob("*/metrics.json")):
+        record = provenance.read_record(file.parent) or {}
+        aside = re.search(r"\.\d{8}-\d{6}(-\d+)?$", file.parent.name)
+        if aside or not own or record.get("dataset") != own or record["parameters"].get("model"):
+            continue
+        if test := json.loads(file.read_text(encoding="utf-8")).get("test"):
+            values = {name: record["parameters"].get(name) for name in ("recipe", "backbone", "seed")}
+            values["n"] = test["n"]
+            for name in ("accuracy", "sensitivity", "specificity", "auc"):
+                low, high = (_text(test[name][side]) for side in ("low", "high"))
+                values[name] = f"{_text(test[name]['value'])} ({low}\u2013{high})"
+            rows.append({"run": file.parent.name} | values)
+    columns = ["run", "recipe", "backbone", "seed", "n", "accuracy", "sensitivity", "specificity", "auc"]
+    table = pd.DataFrame(rows, columns=columns).sort_values(["recipe", "backbone", "seed", "run"])
+    return table.set_index("run")
 
 
 def _text(value: float | None, sign: str = "") -> str:

@@ -51,6 +51,9 @@ class Settings:
         "classic", "03", "classic: frozen backbone, then its last layers; full: all layers", choices=("classic", "full")
     )
     deterministic: bool = _setting(True, "03", "repeat to the last bit; some steps take up to twice as long")
+    mixed_precision: bool = _setting(
+        False, "03", "compute training in 16 bits where the hardware is made for it: GPUs, processors with bfloat16"
+    )
 
     image_size: int = _setting(224, "02", "side of the square the model sees, pixels", 32, 1024)
     validation_fraction: float = _setting(0.1, "02", "share of the training patients kept for validation", 0.02, 0.5)
@@ -168,7 +171,7 @@ PROFILES: dict[str, dict] = {
         "explained": 2,
         "localised": 20,
     },
-    "chest_xray": {"recipe": "full", "deterministic": False},
+    "chest_xray": {"recipe": "full", "deterministic": False, "mixed_precision": True},
 }
 _TYPES = typing.get_type_hints(Settings)
 FIELDS = {f.name: f for f in fields(Settings)}

@@ -113,8 +113,8 @@ def add_head(backbone: keras.Model, settings: Settings) -> keras.Model:
     x = layers.GlobalAveragePooling2D(name="pooling")(backbone.output)
     x = layers.Dense(settings.dense_units, activation="relu", name="dense")(x)
     x = layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(x)
-    x = layers.Dense(1, dtype="float32", name="logit")(x)
-    x = layers.Activation("sigmoid", dtype="float32", name="probability")(x)
+    x = layers.Dense(1, name="logit")(x)
+    x = layers.Activation("sigmoid", name="probability")(x)
     return keras.Model(backbone.inputs[0], x, name=settings.backbone)
 
 
@@ -139,6 +139,15 @@ def freeze(model: keras.Model, unfrozen: int = 0) -> None:
     for position, layer in enumerate(inside):
         last = unfrozen < 0 or position >= len(inside) - unfrozen
         layer.trainable = last and not isinstance(layer, layers.BatchNormalization)
+
+
+def set_precision(classifier: keras.Model, policy: str) -> None:
+    """Let the backbone compute as `policy` says: "float32", "mixed_float16" or "mixed_bfloat16". Compile afterwards.
+
+    Weights stay float32, and so does what the preprocessing and the head compute.
+    """
+    for layer in backbone_layers(classifier):
+        layer.dtype_policy = policy
 
 
 def parameter_counts(model: keras.Model) -> dict[str, int]:
@@ -185,13 +194,7 @@ def sha256(file: Path) -> str:
 
 
 def save(model: keras.Model, folder: Path, card: dict) -> None:
-    """Write `folder`/model.keras (no optimizer) and model.json: `card` with the format, input size and checksum.
-
-    A model trained in mixed precision computes in float32 from here on, as it does wherever it is loaded.
-    """
-    for layer in model.layers:
-        if layer.dtype_policy.name.startswith("mixed"):
-            layer.dtype_policy = "float32"
+    """Write `folder`/model.keras (no optimizer) and model.json: `card` with the format, input size and checksum."""
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / "part.keras"
     keras.Model(model.inputs[0], model.output, name=model.name).save(aside)  # not compiled: without the optimizer

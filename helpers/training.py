@@ -31,16 +31,28 @@ Validate = Callable[[keras.Model], dict[str, float]]
 def set_up(settings: Settings) -> None:
     """Seed Python, NumPy and TensorFlow; with the setting `deterministic`, operations repeat to the last bit.
 
-    Where there are GPUs, layers compute in float16 (weights stay float32), and several share every batch.
+    Several GPUs share every batch.
     """
     keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
     gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
-    if gpus:
-        keras.mixed_precision.set_global_policy("mixed_float16")
     if len(gpus) > 1:
         tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(gpus))
+
+
+def precision(settings: Settings) -> str:
+    """Keras' name of what training computes in, by the setting `mixed_precision` and the hardware; weights are float32.
+
+    "mixed_float16" on GPUs, "mixed_bfloat16" on processors with instructions for it (elsewhere slower), else "float32".
+    """
+    if not settings.mixed_precision:
+        return "float32"
+    if tf.config.list_logical_devices("GPU"):
+        return "mixed_float16"
+    listed = Path("/proc/cpuinfo")  # Linux; there is no such list elsewhere
+    flags = listed.read_text(encoding="utf-8").split() if listed.exists() else []
+    return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
 
 
 def compile_model(
@@ -51,6 +63,8 @@ def compile_model(
     Call again after freezing or unfreezing.
     """
     adam = keras.optimizers.AdamW(rate, weight_decay=weight_decay) if weight_decay else keras.optimizers.Adam(rate)
+    if precision(settings) == "mixed_float16":
+        adam = keras.optimizers.LossScaleOptimizer(adam)  # small gradients would vanish in float16
     classifier.compile(
         adam,
         keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing),
@@ -236,6 +250,7 @@ def train_stage(
     key, folder = stage_key(stage, splits, settings), run / "training" / stage
     train, validation = training_parts(splits, settings).values()
     model.freeze(classifier, unfrozen)
+    model.set_precision(classifier, precision(settings))
     if settings.cached_views and unfrozen >= 0:
         network = activations.tail(classifier, unfrozen)
 
@@ -273,6 +288,7 @@ def train_stage(
     for layer in best.layers:
         if layer.weights:
             classifier.get_layer(layer.name).set_weights(layer.get_weights())
+    model.set_precision(classifier, "float32")
     if not head:
         shutil.rmtree(run / "training" / "activations", ignore_errors=True)  # gigabytes that nothing needs any more
     return classifier, history
@@ -282,7 +298,7 @@ def train_stage(
 _CUT = (
     "seed image_size validation_fraction backbone weights pretraining_phantoms pretraining_epochs rotation zoom shear"
 )
-_CUT += " translation brightness contrast mirror gamma sharpness noise cached_views unfrozen_layers"
+_CUT += " mixed_precision translation brightness contrast mirror gamma sharpness noise cached_views unfrozen_layers"
 
 
 def stage_key(stage: str, splits: pd.DataFrame, settings: Settings) -> str:

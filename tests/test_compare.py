@@ -106,3 +106,20 @@ def test_paired_intervals_are_narrower_than_those_of_each(runs):
     undefined = evaluation.paired_differences([1] * 4, ([0.2] * 4, 0.5), ([0.4] * 4, 0.5), range(4))
     assert undefined["auc"] == dict.fromkeys(("difference", "low", "high", "p"))
     assert undefined["sensitivity"]["difference"] == 0
+
+
+def test_runs_on_the_same_data_stand_side_by_side(runs):
+    number = {"value": 0.9, "low": 0.8, "high": None}
+    for name in ("weak", "strong"):
+        test = {"n": 200} | dict.fromkeys(("accuracy", "sensitivity", "specificity", "auc"), number)
+        (config.REPORTS / name / "metrics.json").write_text(json.dumps({"test": test}))
+    for name, change in (("aside.20260101-000000", {}), ("saved", {"model": "m"}), ("elsewhere", {})):
+        write_run(name, runs[0], 0.5, **change)
+        (config.REPORTS / name / "metrics.json").write_text((config.REPORTS / "weak" / "metrics.json").read_text())
+    record = json.loads((config.REPORTS / "elsewhere" / "run.json").read_text())
+    (config.REPORTS / "elsewhere" / "run.json").write_text(json.dumps(record | {"dataset": {"fingerprint": "g"}}))
+    table = compare.runs_table(config.REPORTS / "strong")
+    assert list(table.index) == ["weak", "strong"]
+    assert list(table["seed"]) == [1, 2]
+    assert table.loc["weak", "auc"] == "0.900 (0.800\u2013\u2013)"
+    assert list(compare.runs_table(config.REPORTS / "elsewhere").index) == ["elsewhere"]

@@ -571,7 +571,6 @@ from pathlib import Path
 from helpers import config, model, training
 cpus = tf.config.list_logical_devices("CPU")[:count]
 tf.config.list_logical_devices = lambda kind=None: cpus if kind == "GPU" and count > 1 else []
-keras.mixed_precision.set_global_policy = lambda policy: print("policy", policy)
 still = dict.fromkeys("rotation zoom shear translation brightness contrast dropout".split(), 0)
 small = {"image_size": 32, "batch_size": 8, "weights": "none", "dense_units": 4, "resamples": 20, "patience": 9}
 epochs = {"head_epochs": 2, "fine_tuning_epochs": 2, "fine_tuning_rate": 0.001}
@@ -609,21 +608,53 @@ def test_two_devices_share_the_batches_and_learn_the_same(tmp_path, views):
         assert process.returncode == 0, errors[-3000:]
         lines = dict(line.split(" ", 1) for line in output.splitlines() if line.count(" "))
         assert lines["replicas"] == str(count)
-        assert ("policy" in lines) == (count > 1)
         found[count] = np.array(lines["losses"].split(), float)
     np.testing.assert_allclose(found[2], found[1], atol=2e-3)
     assert found[1][-1] != found[1][0]
 
 
-def test_a_model_trained_in_mixed_precision_is_saved_for_float32(tmp_path):
-    keras.mixed_precision.set_global_policy("mixed_float16")
-    try:
-        network = images_network()
-        assert network.get_layer("two").compute_dtype == "float16"
-        model.save(network, tmp_path, {})
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
+# 16 bits
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("views", [0, 1])
+def test_training_in_16_bits_learns_and_its_model_computes_in_float32(
+    tmp_path, monkeypatch, cache, splits, policy, views
+):
+    monkeypatch.setattr(training, "precision", lambda chosen: policy)
+    classifier, chosen, seen = images_network(), settings(cached_views=views), []
+    figures = training.validation_figures(classifier, cache, splits, chosen)
+    compiled = training.compile_model
+
+    def watched(network, *rest):
+        compiled(network, *rest)
+        kinds = {layer.name: layer.compute_dtype for layer in network.layers}
+        seen.append((kinds.get("two"), kinds["dense"], kinds["logit"], type(network.optimizer).__name__))
+
+    monkeypatch.setattr(training, "compile_model", watched)
+    for stage in ("head", "fine_tuning"):
+        classifier, _ = training.train_stage(classifier, stage, cache, splits, chosen, tmp_path)
+    scaled = "LossScaleOptimizer" if policy == "mixed_float16" else "Adam"
+    assert seen[-1] == (policy.removeprefix("mixed_"), "float32", "float32", scaled)
+    assert training.validation_figures(classifier, cache, splits, chosen)["val_loss"] < figures["val_loss"]
+    model.save(classifier, tmp_path, {})
     loaded, _ = model.load(tmp_path)
-    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
-    films = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 1)).astype(np.float32)
-    np.testing.assert_allclose(loaded(films), network(films), atol=5e-3)
+    assert {layer.compute_dtype for layer in (*classifier.layers, *loaded.layers)} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ("flags : avx avx512_bf16", "mixed_bfloat16"),
+        ("flags : amx_bf16", "mixed_bfloat16"),
+        ("flags : avx2", "float32"),
+    ],
+)
+def test_16_bits_are_for_hardware_made_for_it(monkeypatch, flags, wanted):
+    monkeypatch.setattr(training.Path, "exists", lambda path: True)
+    monkeypatch.setattr(training.Path, "read_text", lambda path, encoding: flags)
+    assert training.precision(settings(mixed_precision=True)) == wanted
+    assert training.precision(settings(mixed_precision=False)) == "float32"
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["gpu"])
+    assert training.precision(settings(mixed_precision=True)) == "mixed_float16"
+    assert training.precision(settings(mixed_precision=False)) == "float32"
