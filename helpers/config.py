@@ -94,6 +94,10 @@ class Settings:
     )
     weight_decay: float = _setting(0.0, "04", "decoupled weight decay in fine-tuning (AdamW); 0: Adam", 0.0, 1.0)
 
+    teacher: str = _setting(
+        "", "04", "fine-tuning: a saved model folder; half of what each image is taught to be is what that model says"
+    )
+
     model: str = _setting("", "05", "evaluate this saved model folder instead of the run's own")
     validation_views: int = _setting(
         0, "05", "augmented views of each validation image that calibrate and set the threshold beside the plain", 0, 20

@@ -140,8 +140,11 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
                 f"the dataset folder {named} has no train/{missing[0]}: it needs "
                 "train/ and test/, each with NORMAL/ and PNEUMONIA/; name one with --data DIR, or use `make data`."
             )
-    if reads_model and not Path(absolute(settings).model, "model.json").is_file():
-        raise InputError(f"model={settings.model} is not a model folder: there is no model.json in it.")
+    for setting, reads in (("model", reads_model), ("teacher", settings.teacher and "04" in numbers)):
+        if reads and not Path(getattr(absolute(settings), setting), "model.json").is_file():
+            raise InputError(
+                f"{setting}={getattr(settings, setting)} is not a model folder: there is no model.json in it."
+            )
     known = ("imagenet", "none", "phantoms")
     if "03" in numbers and settings.weights not in known and not Path(absolute(settings).weights).is_file():
         raise InputError(f"weights={settings.weights} is neither a file nor one of {', '.join(known)}.")

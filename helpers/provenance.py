@@ -24,7 +24,7 @@ from helpers import config
 from helpers.config import FIELDS, InputError, Settings
 from helpers.dataset import dataset_fingerprint
 
-PATHS = ("data", "model", "weights")
+PATHS = ("data", "model", "teacher", "weights")
 WRITES = {
     "01": ("manifest.csv",),
     "02": ("splits.csv",),
@@ -186,8 +186,9 @@ def inputs(
             parts["earlier"] = above
         if number == "03" and settings.weights:
             parts["weights"] = sha256(Path(absolute("weights", settings.weights))) or ""
-        if number == "05" and settings.model:
-            parts["model"] = sha256(Path(absolute("model", settings.model)) / "model.json") or ""
+        for setting, reader in (("teacher", "04"), ("model", "05")):
+            if number == reader and values[setting]:
+                parts[setting] = sha256(Path(absolute(setting, values[setting])) / "model.json") or ""
         needed[notebook.stem] = parts | {"key": config.fingerprint(parts)}
         above = config.fingerprint([parts, entries.get(notebook.stem, {}).get("wrote", {})])
     return needed
@@ -206,6 +207,7 @@ REASONS = {
     "manifest": "manifest.csv changed",
     "earlier": "an earlier notebook or its result changed",
     "weights": "the weights file changed",
+    "teacher": "the teacher changed",
     "model": "the model changed",
 }
 

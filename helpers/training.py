@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from helpers import activations, batches, config, model, phantom
-from helpers.config import Settings
+from helpers.config import InputError, Settings
 
 Epoch = Callable[[int], tf.data.Dataset]
 Validate = Callable[[keras.Model], dict[str, float]]
@@ -205,6 +205,33 @@ def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, w
     return validate
 
 
+def load_teacher(settings: Settings) -> keras.Model:
+    """The model of the setting `teacher`; InputError where it cannot teach a model with these settings."""
+    teacher, _ = model.load(Path(settings.teacher))
+    size, wanted = teacher.input_shape[1], settings.image_size
+    if size != wanted:
+        raise InputError(f"teacher={settings.teacher} sees {size} pixels, not {wanted}: set image_size={size}.")
+    if settings.cached_views and settings.unfrozen_layers >= 0:
+        raise InputError(
+            "a teacher sees new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0."
+        )
+    model.set_precision(teacher, precision(settings))
+    return teacher
+
+
+def taught(data: tf.data.Dataset, teacher: keras.Model, batch_size: int) -> tf.data.Dataset:
+    """`data`, its targets half what they were and half what `teacher` says of the same augmented images.
+
+    Distillation (Hinton et al. 2015, Distilling the knowledge in a neural network) by a teacher that sees what its
+    student sees (Beyer et al. 2022, Knowledge distillation: a good teacher is patient and consistent).
+    """
+    said = teacher.predict(data.map(lambda pixels, targets, weights: pixels), verbose=0)
+    answers = tf.data.Dataset.from_tensor_slices(said).batch(batch_size)
+    return tf.data.Dataset.zip(data, answers).map(
+        lambda example, answer: (example[0], 0.5 * (example[1] + answer), example[2])
+    )
+
+
 class Part(NamedTuple):
     """Train or validation: rows of the image cache, labels (0, 1) and weights of the loss."""
 
@@ -248,6 +275,7 @@ def train_stage(
     unfrozen = 0 if head else settings.unfrozen_layers
     first = 0 if head else settings.head_epochs  # each stage has its own epoch numbers: no order is drawn twice
     key, folder = stage_key(stage, splits, settings), run / "training" / stage
+    teacher = load_teacher(settings) if settings.teacher else None
     train, validation = training_parts(splits, settings).values()
     model.freeze(classifier, unfrozen)
     model.set_precision(classifier, precision(settings))
@@ -274,7 +302,8 @@ def train_stage(
         network = classifier
 
         def epoch_batches(epoch: int) -> tf.data.Dataset:
-            return batches.training_batches(images, *train, settings, first + epoch)
+            data = batches.training_batches(images, *train, settings, first + epoch)
+            return taught(data, teacher, settings.batch_size) if teacher and not head else data
 
         def held_out() -> tf.data.Dataset:
             return batches.viewed_batches(images, validation.rows)
