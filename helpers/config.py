@@ -117,7 +117,7 @@ RECIPES: dict[str, dict] = {
     # Linear probing, then all layers (Kumar et al. 2022, ICLR); augmentation that blurs what gives the source away.
     "full": {
         "backbone": "Xception",
-        "image_size": 160,
+        "image_size": 224,
         "label_smoothing": 0.05,
         "rotation": 15.0,
         "zoom": 0.25,
@@ -131,10 +131,10 @@ RECIPES: dict[str, dict] = {
         "noise": 0.04,
         "cached_views": 1,
         "head_epochs": 10,
-        "batch_size": 16,
+        "batch_size": 32,
         "unfrozen_layers": -1,
-        "fine_tuning_epochs": 5,
-        "fine_tuning_rate": 1e-4,
+        "fine_tuning_epochs": 4,
+        "fine_tuning_rate": 2e-4,
         "rate_schedule": "cosine",
         "weight_decay": 1e-4,
         "patience": 5,
