@@ -55,7 +55,7 @@ lock: $(DEV_READY) ## resolve requirements/*.in into the locks, with hashes (nee
 	$(UV) pip compile --quiet --python-platform x86_64-unknown-linux-gnu --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/dev.in -o requirements/dev.lock
 
 clean: ## remove .venv, caches and the phantoms drawn by code
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis data/demo data/smoke
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis data/demo data/smoke data/demo-*-seed* data/smoke-*-seed*
 	find . -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 	@echo "Left as they are: reports/, data/chest_xray, data/pretrained and everything else in data/."
 
