@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import shutil
@@ -93,6 +94,15 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def status(url: str, headers: dict[str, str] | None = None) -> int:
+    """The HTTP status of a request."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 class Visit:
@@ -241,6 +251,26 @@ def test_a_phone_s_width_is_enough(browser, address):
     assert box["x"] + box["width"] <= 360
     for control in (".xray-upload", ".widget-hslider"):
         assert phone.page.locator(control).first.bounding_box()["width"] <= 360
+
+
+def test_closing_the_page_ends_its_kernel(browser, address):
+    """Not minutes later, when idle kernels are culled."""
+    person = Visit(browser, address)
+    kernel = json.loads(person.page.locator("#jupyter-config-data").text_content())["kernelId"]
+    assert status(f"{address}api/kernels/{kernel}") == 200
+    person.page.close(run_before_unload=True)
+    end = time.monotonic() + 30
+    while status(f"{address}api/kernels/{kernel}") == 200 and time.monotonic() < end:
+        time.sleep(0.5)
+    assert status(f"{address}api/kernels/{kernel}") == 404
+
+
+@pytest.mark.parametrize("headers", [{"Host": "elsewhere.example"}, {"Origin": "http://elsewhere.example"}])
+def test_another_site_is_refused(address, headers):
+    """A name that was made to point here, and a page elsewhere that opens a connection to a kernel."""
+    path = "api/kernels/00000000-0000-4000-8000-000000000000/channels" if "Origin" in headers else ""
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    assert status(f"{address}{path}", headers | (upgrade | {"Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw=="})) == 403
 
 
 def test_nothing_was_asked_of_another_host_and_the_console_is_quiet(visit, address):
