@@ -13,7 +13,7 @@ READY := .venv/analysis.lock
 DEV_READY := .venv/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reports test data lab app bench pictures lint lock clean FORCE
+.PHONY: help setup reports test data lab app bench pictures lint audit lock clean FORCE
 
 help: ## print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,10 @@ pictures: $(DEV_READY) ## make the README's pictures from reports/demo
 lint: $(DEV_READY) ## check style and format
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+# Without --strict, pip-audit calls packages that it could not ask about clean.
+audit: $(DEV_READY) ## ask which locked packages have known vulnerabilities (needs the network)
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/analysis.lock -r requirements/dev.lock
 
 # Pins that still fit the lists stay; `make lock ARGS=--upgrade` moves them all.
 lock: $(DEV_READY) ## resolve requirements/*.in into the locks, with hashes (needs the network)
