@@ -159,7 +159,7 @@ def test_a_setting_reaches_a_notebook_as_text(payload, tmp_path, monkeypatch):
     given = {"data": payload, "model": payload, "weights": payload}
     settings = make_settings("smoke", config.parse_assignments([f"{name}={value}" for name, value in given.items()]))
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel, "papermill": {}})
     notebook.cells = [nbformat.v4.new_code_cell("# Parameters", metadata={"tags": ["parameters"]})]
     cells = parameterize_notebook(notebook, provenance.changed(settings)).cells
     namespace: dict = {}
