@@ -13,7 +13,7 @@ READY := .venv/analysis.lock
 DEV_READY := .venv/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reports test data lab app bench pictures lint lock clean FORCE
+.PHONY: help setup reports test data lab app bench pictures lint audit lock clean FORCE
 
 help: ## print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -49,13 +49,17 @@ lint: $(DEV_READY) ## check style and format
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+# Without --strict, pip-audit calls packages that it could not ask about clean.
+audit: $(DEV_READY) ## ask which locked packages have known vulnerabilities (needs the network)
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/analysis.lock -r requirements/dev.lock
+
 # Pins that still fit the lists stay; `make lock ARGS=--upgrade` moves them all.
 lock: $(DEV_READY) ## resolve requirements/*.in into the locks, with hashes (needs the network)
 	$(UV) pip compile --quiet --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/analysis.in -o requirements/analysis.lock
 	$(UV) pip compile --quiet --python-platform x86_64-unknown-linux-gnu --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/dev.in -o requirements/dev.lock
 
 clean: ## remove .venv, caches and the phantoms drawn by code
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis data/demo data/smoke
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis data/demo data/smoke data/demo-*-seed* data/smoke-*-seed*
 	find . -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 	@echo "Left as they are: reports/, data/chest_xray, data/pretrained and everything else in data/."
 

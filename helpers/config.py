@@ -345,8 +345,16 @@ def run_folder(name: str) -> Path:
 
 
 def dataset_folder(settings: Settings) -> Path:
-    """The dataset of `settings`: `data` where given, else the profile's own folder below data/."""
-    return Path(settings.data).expanduser().resolve() if settings.data else DATA / settings.profile
+    """The dataset of `settings`: `data` where given, else the profile's own folder below data/.
+
+    Phantoms of another number or seed than the profile's have a folder of their own, such as data/demo-600-seed2, so
+    that runs with different seeds leave each other's images alone.
+    """
+    if settings.data:
+        return Path(settings.data).expanduser().resolve()
+    drawn, usual = (settings.phantoms, settings.seed), make_settings(settings.profile)
+    own = not settings.phantoms or drawn == (usual.phantoms, usual.seed)
+    return DATA / (settings.profile if own else f"{settings.profile}-{drawn[0]}-seed{drawn[1]}")
 
 
 def needs(path: Path, notebook: str) -> Path:

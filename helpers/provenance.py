@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
 import importlib.metadata
@@ -16,11 +15,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 import psutil
 
-from helpers import config
+from helpers import config, sources
 from helpers.config import FIELDS, InputError, Settings
 from helpers.dataset import dataset_fingerprint
 
@@ -152,18 +150,6 @@ def listing(settings: Settings) -> str:
     return config.fingerprint(sorted(files))
 
 
-def code_of(notebook: Path) -> list[str]:
-    """What a notebook's code cells do, comments and layout aside; the source itself where it is not plain Python."""
-    sources = [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
-    parsed = []
-    for source in sources:
-        try:
-            parsed.append(ast.dump(ast.parse(source)))
-        except SyntaxError:
-            parsed.append(source)
-    return parsed
-
-
 def inputs(
     notebooks: list[Path], settings: Settings, folder: Path, data: str, entries: dict[str, dict]
 ) -> dict[str, dict]:
@@ -177,7 +163,7 @@ def inputs(
         number = notebook.name[:2]
         names = [name for name in FIELDS if FIELDS[name].metadata["notebook"] <= number]
         parts = {"settings": config.fingerprint({name: values[name] for name in names if index == 0 or name != "data"})}
-        parts["code"] = config.fingerprint(code_of(notebook))
+        parts["code"] = config.fingerprint(sources.of_notebook(notebook))
         if index == 0:
             parts["dataset"] = data
         elif index == 1 and number == "02" and (listed := sha256(folder / "manifest.csv")):

@@ -15,7 +15,7 @@ from pathlib import Path
 import filelock
 import nbformat
 
-from helpers import config, kernel, provenance, report
+from helpers import config, kernel, provenance, report, sources
 from helpers.config import FIELDS, InputError
 from helpers.plan import Plan, absolute, check_inputs, make_plan, parse
 
@@ -106,12 +106,15 @@ class Run:
         """Run one notebook and write its page; None, or the failure."""
         stem, number = notebook.stem, notebook.name[:2]
         parts, entry = self.inputs(stem), self.entries[stem]
-        self.entries[stem] = {key: entry[key] for key in ("title", "purpose")} | {"status": "running"}
+        self.entries[stem] = {key: entry[key] for key in ("title", "purpose")} | {
+            "status": "running",
+            "started": _now(),
+        }
         entry = self.entries[stem]
         self.save()
         say(f"{stem:<18}  running")
         parameters = {"profile": self.settings.profile, "run": self.plan.name} | provenance.changed(self.settings)
-        begun, aside = time.monotonic(), self.folder / f".{stem}.part.ipynb"
+        helpers, begun, aside = sources.of_helpers(notebook), time.monotonic(), self.folder / f".{stem}.part.ipynb"
         try:
             with kernel.watched(_beside(self.plan.name, "kernel")) as memory:
                 failure = kernel.execute(notebook, aside, parameters)
@@ -133,7 +136,7 @@ class Run:
             entry |= {"status": "failed", "failure": failure}
         else:
             wrote = provenance.written(self.folder, number)
-            entry |= {"status": "done", "key": parts.pop("key"), "inputs": parts, "wrote": wrote}
+            entry |= {"status": "done", "key": parts.pop("key"), "inputs": parts, "wrote": wrote, "helpers": helpers}
         self.save()
         cost = f"{report.human_time(entry['seconds'])}  {report.human_bytes(entry['peak_memory'])}"
         say(f"{stem:<18}  {entry['status']}  {cost}")
@@ -147,6 +150,7 @@ class Run:
             pages = pages[: [other for other, _ in pages].index(stem) + 1]
         executed.metadata.get("papermill", {}).update(input_path=f"{stem}.ipynb", output_path=f"{stem}.ipynb")
         config.write_text(self.folder / f"{stem}.ipynb", nbformat.writes(executed) + "\n")
+        self.record["dataset"] = provenance.dataset_state(self.folder)  # 01 has just written it
         report.render(
             self.folder / f"{stem}.ipynb",
             self.folder / f"{stem}.html",
@@ -190,6 +194,8 @@ def carry_out(plan: Plan) -> int:
                 file=sys.stderr,
             )
             return 1
+    if note := sources.note(run.entries, plan.notebooks):
+        say(note)
     say(_shown(report.write_index(plan.folder)))
     return 0
 

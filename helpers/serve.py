@@ -1,7 +1,7 @@
 """Serve notebook 07 as a page: `python -m helpers.serve`, or `make app`.
 
 On this machine only unless told otherwise. Every visitor gets a kernel of their own, so nobody sees another's images;
-some minutes after a page was closed its kernel is ended.
+closing the page ends it, and where the browser cannot say so, some idle minutes do.
 """
 
 from __future__ import annotations
@@ -12,9 +12,50 @@ import socket
 import sys
 from pathlib import Path
 
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.web import HTTPError, RequestHandler
+from traitlets.config import Config
+
 from helpers import config
 
 IDLE_MINUTES = 5
+MOST_VISITORS = 8  # at once; each has a kernel with TensorFlow, about half a gigabyte
+HERE = ("127.0.0.1", "localhost", "::1")
+
+
+class Kernels(AsyncMappingKernelManager):
+    """The kernels of the page, no more than MOST_VISITORS of them, so that visitors cannot use up the memory."""
+
+    starting = 0
+
+    async def start_kernel(self, **given) -> str:
+        """A new kernel's id; HTTP status 503 where all are taken."""
+        if len(self) + self.starting >= MOST_VISITORS:
+            raise HTTPError(503, f"{MOST_VISITORS} people are on this page, and it takes no more; come back later.")
+        self.starting += 1
+        try:
+            return await super().start_kernel(**given)
+        finally:
+            self.starting -= 1
+
+
+def set_cookie(request: RequestHandler, **_) -> None:
+    """Before a kernel starts: set the cookie without which the page's last word, "end my kernel", is not believed.
+
+    Jupyter's protection against requests from other sites asks for it, and Voila alone never sets it.
+    """
+    assert request.xsrf_token  # reading the token sets the cookie
+
+
+def settings(ip: str) -> Config:
+    """What Voila cannot be told on its command line. At home, only requests to a name of this machine are answered:
+    else another site, whose name was made to point here, would pass for the page itself (DNS rebinding)."""
+    given = Config()
+    given.VoilaConfiguration.multi_kernel_manager_class = Kernels
+    given.VoilaConfiguration.prelaunch_hook = set_cookie
+    given.VoilaConfiguration.file_allowlist = []  # the page, and no file beside the notebook
+    given.Voila.tornado_settings = {"allow_remote_access": ip not in HERE}
+    return given
 
 
 def arguments(ip: str, port: int) -> list[str]:
@@ -52,7 +93,7 @@ def main(given: list[str] | None = None) -> int:
         except (OSError, OverflowError) as error:
             print(f"port {chosen.port} on {chosen.ip} cannot be used ({error}); try --port 8870.", file=sys.stderr)
             return 2
-    if chosen.ip not in ("127.0.0.1", "localhost", "::1"):
+    if chosen.ip not in HERE:
         print("Listening beyond this machine: whoever reaches this address can use the page, and nothing is encrypted.")
     print(f"The page: http://{chosen.ip}:{chosen.port}/  (first answer in about a minute; ctrl-C ends it)", flush=True)
     os.environ["JUPYTER_PATH"] = os.pathsep.join(
@@ -60,7 +101,7 @@ def main(given: list[str] | None = None) -> int:
     )
     from voila.app import main as voila  # reads JUPYTER_PATH when it is imported
 
-    voila(arguments(chosen.ip, chosen.port))
+    voila(arguments(chosen.ip, chosen.port), config=settings(chosen.ip))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import anywidget
@@ -13,7 +14,11 @@ MOST_FILES = 20
 
 
 class Upload(anywidget.AnyWidget):
-    """A file input. Each whole file is handed to `on_file` as (name, bytes), in memory; nothing is written to disk."""
+    """A file input. Each whole file is handed to `on_file` as (name, bytes), in memory; nothing is written to disk.
+
+    The next file is asked for, and taken, when the future that `on_file` returns is done: no more than one waits in
+    memory, however many a person chooses.
+    """
 
     _esm = Path(__file__).with_name("upload.js")
     _css = """
@@ -25,21 +30,24 @@ class Upload(anywidget.AnyWidget):
     limit = traitlets.Int(MOST_BYTES).tag(sync=True)
     most = traitlets.Int(MOST_FILES).tag(sync=True)
 
-    def __init__(self, on_file: Callable[[str, bytes], None], accept: str):
+    def __init__(self, on_file: Callable[[str, bytes], Future], accept: str):
         super().__init__(accept=accept)
-        self._on_file, self._pieces = on_file, bytearray()
+        self._on_file, self._pieces, self._busy = on_file, bytearray(), Future()
+        self._busy.set_result(None)
         self.on_msg(self._on_piece)
 
     def _on_piece(self, _, message: dict, buffers: list) -> None:
         if message["start"] == 0:
             self._pieces.clear()
         fits = message["start"] == len(self._pieces) and len(self._pieces) + len(buffers[0]) <= MOST_BYTES
-        if not fits:  # a page of ours sends neither too much nor out of order
+        if not (fits and self._busy.done()):  # a page of ours sends neither too much, nor out of order, nor too soon
             self._pieces.clear()
             self.send({"refused": "The upload was interrupted; please choose the file again."})
             return
         self._pieces += buffers[0]
         if message["last"]:
             whole, self._pieces = bytes(self._pieces), bytearray()
-            self._on_file(str(message["name"])[:255], whole)
-        self.send({"taken": True})
+            self._busy = self._on_file(str(message["name"])[:255], whole)
+            self._busy.add_done_callback(lambda _: self.send({"taken": True}))
+        else:
+            self.send({"taken": True})

@@ -8,6 +8,7 @@ import dataclasses
 import html
 import io
 import re
+from concurrent.futures import Future
 from html.parser import HTMLParser
 
 import numpy as np
@@ -161,6 +162,22 @@ def test_an_upload_out_of_order_or_too_large_is_refused(page, monkeypatch):
     assert "refused" in sent[-1]
     assert not page.upload._pieces
     assert not settled(page).answers
+
+
+def test_no_second_file_is_taken_while_one_is_looked_at(page, monkeypatch):
+    """So that memory holds one, however many are sent."""
+    sent, done = [], Future()
+    monkeypatch.setattr(page.upload, "send", sent.append)
+    monkeypatch.setattr(page.upload, "_on_file", lambda *_: done)
+    page.upload._on_piece(page.upload, {"name": "a.png", "start": 0, "last": True}, [b"1234"])
+    assert not sent, "the next file is not asked for yet"
+    page.upload._on_piece(page.upload, {"name": "b.png", "start": 0, "last": False}, [b"1234"])
+    assert "refused" in sent.pop()
+    assert not page.upload._pieces
+    done.set_result(None)
+    assert sent.pop() == {"taken": True}
+    page.upload._on_piece(page.upload, {"name": "b.png", "start": 0, "last": False}, [b"1234"])
+    assert sent == [{"taken": True}]
 
 
 def test_doubts_are_listed(page):

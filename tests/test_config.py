@@ -272,6 +272,18 @@ def test_the_dataset_is_the_profiles_own_unless_a_folder_is_named(tmp_path, monk
     assert config.dataset_folder(make_settings("demo", {"data": "~/mine"})) == Path.home().resolve() / "mine"
 
 
+def test_runs_with_different_seeds_have_different_phantoms():
+    """What one run drew is not drawn over by the next."""
+    folders = {
+        config.dataset_folder(make_settings("smoke", given))
+        for given in ({}, {"seed": 2}, {"seed": 3}, {"phantoms": 80}, {"phantoms": 80, "seed": 2})
+    }
+    assert len(folders) == 5
+    assert config.dataset_folder(make_settings("smoke", {"seed": 2})) == config.DATA / "smoke-60-seed2"
+    assert config.dataset_folder(make_settings("smoke", {"resamples": 60, "seed": 1})) == config.DATA / "smoke"
+    assert config.dataset_folder(make_settings("chest_xray", {"seed": 2})) == config.DATA / "chest_xray"
+
+
 def test_needs_names_the_notebook_that_writes_the_file(tmp_path):
     with pytest.raises(InputError, match=r"splits\.csv is missing in .*: run 02_preprocessing first"):
         config.needs(tmp_path / "splits.csv", "02_preprocessing")

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics as sk
 
-from helpers import config, dataset, images, report
+from helpers import config, dataset, images, predict, report
 from tests.conftest import Clone, SmokeRun, make_clone
 from tests.test_notebooks import STEMS
 
@@ -216,6 +216,28 @@ def test_equal_runs_would_be_equal_bytes(smoke, name):
     assert "\r" not in text
 
 
+def test_another_process_in_another_clone_gives_equal_bytes(smoke, clone):
+    for notebook in (*clone.notebooks.glob("06*"), *clone.notebooks.glob("07*")):  # they add nothing to these files
+        notebook.unlink()
+    done = clone.python("helpers.run", "--profile", "smoke", "--name", "again")
+    assert done.returncode == 0, done.stderr
+    for name in ("metrics.json", "predictions.csv"):
+        assert (clone.reports / "again" / name).read_bytes() == (smoke.folder / name).read_bytes(), name
+
+
+def test_other_instructions_of_the_processor_change_a_saved_model_s_answers_by_less_than_a_ten_thousandth(
+    smoke, tmp_path, monkeypatch
+):
+    """What stands for another machine here: the same model and images, computed without oneDNN's instructions."""
+    files = sorted(smoke.data.glob("test/*/*.jpeg"))[:16]
+    predictor = predict.Predictor.load(config.PRETRAINED)
+    here = [predictor.predict(file).probability for file in files]
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    words = ["--model", config.PRETRAINED, "--csv", tmp_path / "there.csv", *files]
+    assert smoke.clone.python("helpers.predict", *words).returncode == 0
+    assert np.abs(table(tmp_path / "there.csv")["probability"].to_numpy() - here).max() < 1e-4
+
+
 def test_explanations_are_of_what_was_predicted(smoke):
     found = load(smoke.folder / "explanations.json")
     assert set(found) == {"split", "summary", "shown"}
@@ -312,8 +334,10 @@ def test_run_json_says_how_to_get_the_same_numbers(smoke):
     wanted = {"fingerprint": hashlib.sha256(lines.encode()).hexdigest(), "files": len(manifest)}
     assert record["dataset"] == wanted
     assert list(record["notebooks"]) == list(STEMS)
+    assert len(record["lock"]) == 64
     for entry in record["notebooks"].values():
         assert entry["status"] == "done"
+        assert {"config.py", "images.py"} <= set(entry["helpers"])
         assert 0.5 < entry["seconds"] < 900
         assert 50e6 < entry["peak_memory"] < 4e9
     assert str(smoke.clone.root) not in json.dumps(record)
@@ -372,6 +396,17 @@ def test_page_is_complete_in_itself(smoke, stem):
     for path in (str(smoke.clone.root), str(smoke.clone.root.parent), str(config.ROOT / "helpers")):
         assert path not in page.source
     assert len(page.source) < 5e6
+
+
+@pytest.mark.parametrize("stem", ["index", *STEMS])
+def test_page_says_where_its_numbers_come_from(smoke, stem):
+    record, said = smoke.clone.record(smoke.name), Page(smoke.folder / f"{stem}.html").text
+    wanted = [record["command"], record["lock"], record["dataset"]["fingerprint"], record["machine"]["platform"]]
+    wanted += [f"seed {record['seeds']['seed']}", record["started"].replace("T", " ")]
+    wanted += [f"{name} {version}" for name, version in record["versions"].items()]
+    wanted += [f"{smoke.commit}, clean tree"] if smoke.commit else []
+    wanted += [record["notebooks"][stem]["started"].replace("T", " ")] if stem in STEMS else []
+    assert not [text for text in wanted if text not in said]
 
 
 def test_index_leads_to_everything(smoke):

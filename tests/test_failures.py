@@ -18,6 +18,8 @@ from PIL import Image
 from helpers import config, predict, run
 from tests.conftest import Clone, make_clone
 
+MARKUP = "<img src=x onerror=alert(1)>.png"  # the name of a damaged file
+
 
 def photograph(seed: int) -> bytes:
     """A JPEG that is like no other."""
@@ -111,7 +113,7 @@ def story(tmp_path_factory) -> Story:
     data = write_dataset(story.clone.root / "data" / "mine", **counts)
     half = photograph(99)
     (data / "train" / "NORMAL" / "IM-0900-0001.jpeg").write_bytes(half[: len(half) // 2])
-    (data / "train" / "PNEUMONIA" / "person901_virus_1.png").write_bytes(b"")
+    (data / "train" / "PNEUMONIA" / MARKUP).write_bytes(b"")
     (story.clone.root / "notes.h5").write_text("no weights at all", encoding="utf-8")
 
     source = story.clone.notebooks / "02_preprocessing.ipynb"
@@ -149,9 +151,9 @@ def test_notebook_that_raises_stops_the_run_and_keeps_what_came_before(story):
 def test_unreadable_images_are_left_out_with_the_reason_and_the_run_goes_on(story):
     manifest = pd.read_csv(story.folders["a cell raises"] / "manifest.csv", keep_default_na=False).set_index("path")
     excluded = manifest[manifest["excluded"]]
-    assert set(excluded.index) == {"train/NORMAL/IM-0900-0001.jpeg", "train/PNEUMONIA/person901_virus_1.png"}
+    assert set(excluded.index) == {"train/NORMAL/IM-0900-0001.jpeg", f"train/PNEUMONIA/{MARKUP}"}
     assert excluded["why"].str.startswith("unreadable: ").all()
-    assert "0 bytes" in excluded.loc["train/PNEUMONIA/person901_virus_1.png", "why"]
+    assert "0 bytes" in excluded.loc[f"train/PNEUMONIA/{MARKUP}", "why"]
     assert (excluded[["width", "height"]] == 0).all(axis=None)
     splits = pd.read_csv(story.folders["bad weights"] / "splits.csv")
     assert set(splits["path"]) == set(manifest.index) - set(excluded.index)
@@ -159,6 +161,13 @@ def test_unreadable_images_are_left_out_with_the_reason_and_the_run_goes_on(stor
         page = (story.folders[folder] / f"{stem}.html").read_text(encoding="utf-8")
         assert "unreadable" in page
         assert str(story.clone.root) not in page
+
+
+def test_a_file_name_is_text_and_never_markup_in_a_report(story):
+    for folder in story.folders.values():
+        pages = {page.name: page.read_text(encoding="utf-8") for page in folder.glob("*.html")}
+        assert "&lt;img src=x onerror=alert(1)&gt;.png" in pages["01_eda.html"]
+        assert not [name for name, page in pages.items() if "<img src=x" in page]
 
 
 def test_weights_of_something_else_are_named(story):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import shutil
@@ -95,6 +96,15 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def status(url: str, headers: dict[str, str] | None = None) -> int:
+    """The HTTP status of a request."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 class Visit:
     """A person on the page: a tab, what its console said, and which hosts it asked."""
 
@@ -117,6 +127,10 @@ class Visit:
 
     def slider(self, name: str):
         return self.page.locator(".widget-hslider", has_text=name)
+
+    def kernel(self) -> str:
+        """The id of the kernel behind the tab."""
+        return json.loads(self.page.locator("#jupyter-config-data").text_content())["kernelId"]
 
     def table(self) -> list[dict]:
         """The CSV file, downloaded and read back."""
@@ -241,6 +255,28 @@ def test_a_phone_s_width_is_enough(browser, address):
     assert box["x"] + box["width"] <= 360
     for control in (".xray-upload", ".widget-hslider"):
         assert phone.page.locator(control).first.bounding_box()["width"] <= 360
+
+
+def test_closing_the_page_ends_its_kernel(browser, address):
+    """Not minutes later, when idle kernels are culled."""
+    person = Visit(browser, address)
+    kernel = person.kernel()
+    assert status(f"{address}api/kernels/{kernel}") == 200
+    person.page.close(run_before_unload=True)
+    end = time.monotonic() + 30
+    while status(f"{address}api/kernels/{kernel}") == 200 and time.monotonic() < end:
+        time.sleep(0.5)
+    assert status(f"{address}api/kernels/{kernel}") == 404
+
+
+def test_another_site_is_refused(visit, address):
+    """A name that was made to point here, and a page elsewhere that opens a connection to a visitor's kernel."""
+    elsewhere = "elsewhere.example:8866"
+    assert status(address, {"Host": elsewhere}) == 403
+    assert status(f"{address}api/kernels/{visit.kernel()}") == 200
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade |= {"Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==", "Origin": f"http://{elsewhere}"}
+    assert status(f"{address}api/kernels/{visit.kernel()}/channels", upgrade) == 403
 
 
 def test_nothing_was_asked_of_another_host_and_the_console_is_quiet(visit, address):

@@ -17,7 +17,7 @@ import nbformat
 import psutil
 import pytest
 
-from helpers import config, kernel, markup, plan, provenance, report, run
+from helpers import config, kernel, markup, plan, provenance, report, run, sources
 
 PARAMETERS = '# Parameters\nprofile = "demo"'
 BOOT = (
@@ -192,6 +192,38 @@ def test_changed_setting_is_named_and_only_what_depends_on_it_runs(house, capsys
     (house / "reports/smoke/splits.csv").write_text("half", encoding="utf-8")
     assert run.main(["--profile", "smoke", "--resume"]) == 0
     assert "02_preprocessing    runs: splits.csv is missing or was changed" in capsys.readouterr().out
+
+
+def test_changed_helpers_are_named_and_cost_no_training(house, capsys, monkeypatch):
+    for stem in ("02_preprocessing", "05_evaluation", "06_grad_cam"):
+        (config.NOTEBOOKS / f"{stem}.ipynb").unlink()
+    monkeypatch.setattr(sources, "PACKAGE", house / "helpers")
+    for name, text in {
+        "config": "import os",
+        "a": '"""One."""\nfrom helpers.b import x',
+        "b": "x = 1",
+        "c": "",
+    }.items():
+        (house / "helpers").mkdir(exist_ok=True)
+        (house / "helpers" / f"{name}.py").write_text(text)
+    write_notebook(config.NOTEBOOKS / "01_eda.ipynb", BOOT, "if False:\n    from helpers import a", STAGES["01_eda"])
+    assert run.main(["--profile", "smoke"]) == 0
+    assert set(record_of(house)["notebooks"]["01_eda"]["helpers"]) == {"config.py", "a.py", "b.py"}
+    (house / "helpers" / "a.py").write_text('"""Another."""\nfrom helpers.b import x  # a comment')
+    (house / "helpers" / "c.py").write_text("print()")
+    capsys.readouterr()
+    assert run.main(["--profile", "smoke", "--resume"]) == 0
+    assert "Code has changed" not in (said := capsys.readouterr().out)
+    assert "01_eda              skipped" in said
+    (house / "helpers" / "b.py").write_text("x = 2")
+    before = state_of(house / "reports" / "smoke")
+    assert run.main(["--profile", "smoke", "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "01_eda              skipped" in said
+    assert "helpers/b.py since 01\n--from 01 runs them again" in said
+    assert state_of(house / "reports" / "smoke") == before
+    assert run.main(["--name", "smoke", "--from", "01"]) == 0
+    assert "helpers/b.py" not in capsys.readouterr().out
 
 
 def test_refusals_are_one_sentence(house, capsys):

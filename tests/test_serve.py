@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 
 import pytest
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.web import HTTPError
 
 from helpers import config, serve
 
@@ -17,7 +20,11 @@ def started(monkeypatch) -> list:
     import voila.app
 
     calls = []
-    monkeypatch.setattr(voila.app, "main", lambda given: calls.append((given, os.environ.get("PNEUMONIA_MODEL"))))
+
+    def main(given: list[str], config) -> None:
+        calls.append((given, os.environ.get("PNEUMONIA_MODEL"), config))
+
+    monkeypatch.setattr(voila.app, "main", main)
     monkeypatch.setenv("JUPYTER_PATH", "elsewhere")
     monkeypatch.setenv("PNEUMONIA_MODEL", "")
     return calls
@@ -32,11 +39,13 @@ def port() -> int:
 
 def test_it_listens_on_this_machine_alone_and_says_where(started, port, capsys):
     assert serve.main(["--port", str(port)]) == 0
-    given, _ = started[0]
+    given, _, settings = started[0]
     assert "--Voila.ip=127.0.0.1" in given
     assert f"--Voila.port={port}" in given
     assert "--strip_sources=True" in given
     assert any(option.startswith("--MappingKernelManager.cull_idle_timeout=") for option in given)
+    assert settings.Voila.tornado_settings == {"allow_remote_access": False}
+    assert settings.VoilaConfiguration.file_allowlist == []
     said = capsys.readouterr().out
     assert f"http://127.0.0.1:{port}/" in said
     assert "beyond this machine" not in said
@@ -49,6 +58,7 @@ def test_it_listens_on_this_machine_alone_and_says_where(started, port, capsys):
 def test_an_open_address_is_used_with_a_warning(started, port, capsys):
     assert serve.main(["--port", str(port), "--ip", "0.0.0.0"]) == 0
     assert "--Voila.ip=0.0.0.0" in started[0][0]
+    assert started[0][2].Voila.tornado_settings == {"allow_remote_access": True}
     assert "whoever reaches this address can use the page, and nothing is encrypted" in capsys.readouterr().out
 
 
@@ -60,7 +70,7 @@ def test_the_clone_s_model_comes_first_and_another_can_be_named(started, port, t
         (folder / "model.json").touch()
     serve.main(["--port", str(port)])
     serve.main(["--port", str(port), "--model", str(tmp_path / "other")])
-    assert [model for _, model in started] == ["", str(tmp_path / "pretrained"), str(tmp_path / "other")]
+    assert [model for _, model, _ in started] == ["", str(tmp_path / "pretrained"), str(tmp_path / "other")]
 
 
 def test_a_folder_without_a_model_and_a_port_in_use_are_refused(started, port, tmp_path, capsys):
@@ -72,3 +82,35 @@ def test_a_folder_without_a_model_and_a_port_in_use_are_refused(started, port, t
         assert serve.main(["--port", str(port)]) == 2
     assert f"port {port} on 127.0.0.1 cannot be used" in capsys.readouterr().err
     assert not started
+
+
+def test_there_are_no_more_kernels_than_visitors_allowed_even_at_once(monkeypatch):
+    async def start(self, **given):
+        await asyncio.sleep(0.01)  # all ask before the first has started
+        self._kernels[given["name"]] = object()
+        return given["name"]
+
+    async def visits(kernels: serve.Kernels, count: int) -> list:
+        return await asyncio.gather(*(kernels.start_kernel(name=k) for k in range(count)), return_exceptions=True)
+
+    monkeypatch.setattr(AsyncMappingKernelManager, "start_kernel", start)
+    kernels = serve.Kernels()
+    answers = asyncio.run(visits(kernels, serve.MOST_VISITORS + 3))
+    assert answers[: serve.MOST_VISITORS] == list(range(serve.MOST_VISITORS))
+    refused = answers[serve.MOST_VISITORS :]
+    assert [type(error) for error in refused] == [HTTPError] * 3
+    assert {error.status_code for error in refused} == {503}
+    del kernels._kernels[0]  # one has left
+    assert asyncio.run(visits(kernels, 1)) == [0]
+    kernels._kernels.clear()
+
+
+def test_a_start_that_fails_takes_nobody_s_place(monkeypatch):
+    async def start(self, **given):
+        raise OSError("no memory")
+
+    monkeypatch.setattr(AsyncMappingKernelManager, "start_kernel", start)
+    kernels = serve.Kernels()
+    for _ in range(serve.MOST_VISITORS + 1):
+        with pytest.raises(OSError, match="no memory"):
+            asyncio.run(kernels.start_kernel())
