@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import re
 import struct
 import warnings
@@ -21,6 +22,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from tqdm import tqdm
 
+from helpers import config
 from helpers.config import InputError
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages repeat what stands in the header
@@ -147,7 +149,7 @@ def _check_frame(dicom: pydicom.Dataset) -> None:
         found = _jpeg_size(frame)
         _check_scans(frame, said[0] * said[1])
     if found != said:
-        raise InputError("cannot be read as an image: as DICOM it is damaged (its frame has another size than it says).")
+        raise InputError("cannot be read as an image: as DICOM it is damaged (its frame is of another size).")
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
@@ -225,20 +227,29 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
+def new_array(file: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped .npy to fill, its room reserved: where the disk is full, writing to mapped memory is fatal."""
+    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # Linux
+        with file.open("rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, array.offset + array.nbytes)
+    return array
+
+
 def build_cache(root: Path, paths: list[str], size: int, file: Path) -> np.ndarray:
     """Read and resize `paths` (relative to `root`) once into `file`, a .npy of uint8 (len(paths), size, size).
 
     Written aside and renamed when complete. Returns it memory-mapped, read-only.
     """
     aside = file.with_name(file.name + ".part")
-    cache = np.lib.format.open_memmap(aside, "w+", np.uint8, (len(paths), size, size))
+    cache = new_array(aside, np.uint8, (len(paths), size, size))
     with ThreadPoolExecutor(4) as pool:
         pixels = pool.map(lambda path: resize(read_image(root / path), size), paths)
         for row, image in enumerate(tqdm(pixels, total=len(paths), desc="images.npy", mininterval=1)):
             cache[row] = image
     cache.flush()
     del cache
-    aside.replace(file)
+    config.put(aside, file)
     return load_cache(file)
 
 

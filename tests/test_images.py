@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import warnings
 import zlib
 from pathlib import Path
@@ -472,3 +473,16 @@ def test_a_cache_that_fails_leaves_none(folder):
     with pytest.raises(InputError, match="cannot be opened"):
         images.build_cache(root, paths, 24, root / "images.npy")
     assert not (root / "images.npy").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room is reserved on Linux only")
+def test_the_room_of_an_array_is_reserved_before_it_is_filled(tmp_path):
+    images.new_array(tmp_path / "x.npy", np.uint8, (1000, 1000))
+    assert (tmp_path / "x.npy").stat().st_blocks * 512 >= 1_000_000
+
+
+def test_a_file_that_no_radiograph_fills_is_refused_unread(tmp_path, monkeypatch):
+    (tmp_path / "x.png").write_bytes(encode(Image.fromarray(RAMP)))
+    monkeypatch.setattr(images, "MOST_BYTES", 20)
+    with pytest.raises(InputError, match="at most 0 are read"):
+        images.read_image(tmp_path / "x.png")

@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)} (all)")
     parser.add_argument("--kills", type=int, default=20, help="how often runs are killed (20)")
     parser.add_argument("--fills", type=int, default=4, help="how often the disk is full (4)")
-    parser.add_argument("--fuzz-minutes", type=float, default=60, help="minutes of fuzzing, per reader, side by side (60)")
+    parser.add_argument("--fuzz-minutes", type=float, default=60, help="minutes of fuzzing each reader (60)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments, the fillings and the fuzzer (1)")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):

@@ -74,7 +74,12 @@ def results(folder: Path) -> dict[str, str]:
 
 def halves(clone: Clone) -> list[str]:
     """Files and folders that something began to write and did not finish."""
-    found = [p for part in ("reports", "data") for p in (clone.root / part).rglob("*") if "part" in p.name.split(".")]
+    found = [
+        p
+        for part in ("reports", "data")
+        for p in (clone.root / part).rglob("*")
+        if {"part", "old"} & {*p.name.split(".")}
+    ]
     return [str(path.relative_to(clone.root)) for path in found]
 
 
