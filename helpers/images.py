@@ -19,7 +19,7 @@ import pydicom
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydicom.encaps import get_frame
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
 from tqdm import tqdm
 
 from helpers import config
@@ -140,34 +140,42 @@ def _read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _check_frame(dicom: pydicom.Dataset) -> None:
     """Refuse a compressed frame that is of another size than the header says: its decoder would believe the frame."""
+    if dicom.file_meta.TransferSyntaxUID == RLELossless:  # has no size of its own
+        return
     frame = get_frame(dicom.PixelData, 0, number_of_frames=int(dicom.get("NumberOfFrames") or 1))
-    said = found = int(dicom.Rows), int(dicom.Columns), int(dicom.get("SamplesPerPixel", 1))
-    if (start := frame.find(b"\xff\x4f\xff\x51")) >= 0:  # JPEG 2000
-        right, bottom, left, top, parts = struct.unpack_from(">4I16xH", frame, start + 8)
+    said, found = (int(dicom.Rows), int(dicom.Columns), int(dicom.get("SamplesPerPixel", 1))), None
+    if frame.startswith(b"\xff\x4f\xff\x51"):  # JPEG 2000 without a wrapper, in which pydicom can turn for ever
+        right, bottom, left, top, parts = struct.unpack_from(">4I16xH", frame, 8)
         found = bottom - top, right - left, parts
     elif frame.startswith(b"\xff\xd8"):
         found = _jpeg_size(frame)
         _check_scans(frame, said[0] * said[1])
     if found != said:
-        raise InputError("cannot be read as an image: as DICOM it is damaged (its frame is of another size).")
+        raise InputError("cannot be read as an image: as DICOM it is damaged (its frame is of another size or kind).")
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """(height, width, samples per pixel) of a JPEG or JPEG-LS stream, from its first frame header."""
-    place = 2
+    """(height, width, samples per pixel) of a JPEG or JPEG-LS stream; None for one whose header has gaps.
+
+    At such a gap gdcm ends the process.
+    """
+    place, size = 2, None
     while frame[place : place + 1] == b"\xff" and place + 10 <= len(frame):
         marker, length, height, width, parts = struct.unpack_from(">xBHx2HB", frame, place)
+        if marker == 0xDA:  # the pixels begin
+            return size
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            return height, width, parts
-        place += 1 if marker == 0xFF else 2 + length
+            size = height, width, parts
+        place += 2 + length
     return None
 
 
 def _dicom_pixels(dicom: pydicom.Dataset) -> np.ndarray:
+    uid = dicom.file_meta.TransferSyntaxUID
+    plain = uid in (JPEGBaseline8Bit, JPEGExtended12Bit)
     try:
-        frame = pixel_array(dicom, index=0)
+        frame = pixel_array(dicom, index=0, decoding_plugin="pillow" if plain else "")  # the more robust of two
     except (RuntimeError, NotImplementedError):  # no decoder, or none that manages
-        uid = dicom.file_meta.TransferSyntaxUID
         how = f" ({uid.name})" if uid.name != uid else ""
         raise InputError(f"stores its pixels in a way{how} that cannot be decoded here.") from None
     if dicom.get("SamplesPerPixel", 1) > 1:

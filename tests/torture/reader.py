@@ -1,9 +1,13 @@
-"""The process that `fuzz` starts: `python -m tests.torture.reader KIND [OPTION OF LIBFUZZER ...] CORPUS`."""
+"""The process that `fuzz` starts: `python -m tests.torture.reader KIND LAST [OPTION OF LIBFUZZER ...] CORPUS`.
+
+LAST is a file for the input being read, should it end the process.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 
 import atheris
 import numpy as np
@@ -13,13 +17,14 @@ with atheris.instrument_imports(include=["PIL", "pydicom", "helpers.images"]):  
     from helpers.config import InputError
 
 
-kind = "raster"  # or "dicom"
+kind, last = sys.argv.pop(1), Path(sys.argv.pop(1))
 
 
 def once(data: bytes) -> None:
     """The bytes give a picture within bounds or an InputError; everything else is a finding."""
     if kind == "dicom" and data[128:132] != b"DICM":
         data = bytes(128) + b"DICM" + data[132:]
+    last.write_bytes(data)
     with contextlib.suppress(InputError):
         pixels = images.read(data).pixels
         assert pixels.dtype == np.uint8, pixels.dtype
@@ -28,6 +33,5 @@ def once(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    kind = sys.argv.pop(1)
     atheris.Setup(sys.argv, once)
     atheris.Fuzz()
