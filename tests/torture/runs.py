@@ -37,13 +37,16 @@ class Findings:
             print(f"  WRONG: {text}", flush=True)
 
 
-def start(clone: Clone, output: Path, *arguments: object, **options) -> subprocess.Popen:
-    """`python -m helpers.run arguments` in the clone, a process group of its own, both streams into `output`."""
-    command = [sys.executable, "-m", "helpers.run", *map(str, arguments)]
+def start(clone: Clone, output: Path, *arguments: object, before: tuple[str, ...] = ()) -> subprocess.Popen:
+    """`python -m helpers.run arguments` in the clone, a process group of its own, both streams into `output`.
+
+    `before` is a command that starts it, such as one that takes rights away.
+    """
+    command = [*before, sys.executable, "-m", "helpers.run", *map(str, arguments)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with output.open("wb") as stream:
         return subprocess.Popen(
-            command, cwd=clone.root, env=environment, stdout=stream, stderr=stream, start_new_session=True, **options
+            command, cwd=clone.root, env=environment, stdout=stream, stderr=stream, start_new_session=True
         )
 
 
