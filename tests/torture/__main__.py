@@ -12,6 +12,7 @@ import functools
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from tests.torture import disk, fuzz, inputs, kills, runs
@@ -44,7 +45,11 @@ def main() -> int:
         for part in given.parts or PARTS:
             print(f"{part} ...", flush=True)
             begun = time.monotonic()
-            found[part] = calls[part]()
+            try:
+                found[part] = calls[part]()
+            except Exception as error:  # the other parts still have something to say
+                traceback.print_exc()
+                found[part] = runs.Findings(wrong=[f"did not come to its end: {error!r}"])
             found[part].counts["minutes"] = round((time.monotonic() - begun) / 60, 1)
     print("\nSummary")
     for part, findings in found.items():
