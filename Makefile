@@ -13,13 +13,13 @@ READY := .venv/analysis.lock
 DEV_READY := .venv/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reports test data lab app bench pictures lint audit lock clean FORCE
+.PHONY: help setup reports test torture data lab app bench pictures lint audit lock clean FORCE
 
 help: ## print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables: PYTHON=python3.12 (which Python builds .venv), PROFILE=$(PROFILE) (reports), PORT=$(PORT) (app),"
-	@echo "ARGS='...' (handed on by reports, test, lab, app, bench, lock). Example: make reports ARGS='--set seed=2 --name two'"
+	@echo "ARGS='...' (handed on by reports, test, torture, lab, app, bench, lock). Example: make reports ARGS='--set seed=2 --name two'"
 
 setup: $(READY) ## build .venv from requirements/analysis.lock
 	@echo "Ready: .venv ($$($(PY) --version)). Next: make reports"
@@ -29,6 +29,9 @@ reports: $(READY) ## run the seven notebooks into reports/demo (or PROFILE=chest
 
 test: $(DEV_READY) ## run the tests
 	$(PY) -m pytest $(ARGS)
+
+torture: $(DEV_READY) ## kill runs, fill the disk, feed oddities, fuzz the readers (about 90 minutes)
+	$(PY) -m tests.torture $(ARGS)
 
 data: $(READY) ## download the public dataset into data/chest_xray (2.3 GB to fetch, 1.2 GB kept)
 	$(PY) -m helpers.download

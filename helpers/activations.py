@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from helpers import batches, config, model
 from helpers.config import Settings
+from helpers.images import new_array
 
 
 class Activations(NamedTuple):
@@ -88,7 +89,7 @@ def _view(
     if not all(file.exists() for file in files):
         asides = [file.with_suffix(".part") for file in files]
         stores = [
-            np.lib.format.open_memmap(aside, "w+", np.float16, (count, *output.shape[1:]))
+            new_array(aside, np.float16, (count, *output.shape[1:]))
             for aside, output in zip(asides, tensors, strict=True)
         ]
         start, done, told = time.perf_counter(), 0, 60
@@ -103,7 +104,7 @@ def _view(
             store.flush()
         del store, stores  # Windows renames no file that is mapped
         for aside, file in zip(asides, files, strict=True):
-            aside.replace(file)
+            config.put(aside, file)
         seconds = time.perf_counter() - start
         print(
             f"activations {name}: {count} images in {seconds:.0f} s ({count / seconds:.0f} images/s)",

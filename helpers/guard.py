@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 from sklearn.decomposition import PCA
 
+from helpers import config
+
 FILE = "guard.npz"
 FALSE_ALARMS = 0.01
 _SIDE, _COMPONENTS = 32, 40
@@ -72,7 +74,7 @@ def save(guard: Guard, folder: Path) -> None:
     aside = folder / "guard.part"
     with aside.open("wb") as file:
         np.savez(file, **guard._asdict())
-    aside.replace(folder / FILE)
+    config.put(aside, folder / FILE)
 
 
 def load(folder: Path) -> Guard:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +17,21 @@ from typing import NamedTuple
 import numpy as np
 import pydicom
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydicom.encaps import get_frame
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
 from tqdm import tqdm
 
+from helpers import config
 from helpers.config import InputError
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages repeat what stands in the header
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")
-MOST_PIXELS = 120_000_000  # 120 megapixels: above any radiograph, below what would fill the memory
+MOST_PIXELS = 64_000_000  # a chest film scanned at 50 micrometres; more takes a second and a gigabyte too many
+MOST_BYTES = 500_000_000  # of a file: twice what the largest picture takes as it is
+_MOST_SCANS = 2_000_000_000  # pixels times passes over them: a progressive JPEG of a few kB could ask for thousands
+_STRIP = 1_000_000  # pixels that are computed with at once: a whole film in floating point would fill the memory
 
 
 class Decoded(NamedTuple):
@@ -51,6 +58,8 @@ def read(source: str | Path | bytes) -> Decoded:
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     try:
+        if not isinstance(source, bytes) and (size := Path(source).stat().st_size) > MOST_BYTES:
+            raise InputError(f"{name} has {size / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are read.")
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
         raise InputError(f"{name} cannot be opened: {error.strerror or error}.") from error
@@ -72,20 +81,42 @@ def _check_size(height: int, width: int) -> None:
         raise InputError(f"has {height * width / 1e6:.0f} megapixels; at most {MOST_PIXELS / 1e6:.0f} are read.")
 
 
+def _check_scans(jpeg: bytes, pixels: int) -> None:
+    if jpeg.count(b"\xff\xda") * pixels > _MOST_SCANS:
+        raise InputError("is a JPEG with more passes over its pixels than any camera writes.")
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """Rows of an image, some at a time."""
+    rows = max(1, _STRIP // width)
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
 def _read_raster(data: bytes) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size is the limit
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         _check_size(*image.size)
-        image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "I;16", "I;16B", "F"):
-        values = np.asarray(image).astype(np.float32)
-        bits = max(8, math.ceil(math.log2(max(float(values.max()), 1.0) + 1)))  # the fewest that hold the largest
-        return _to_uint8(values, 0, 2**bits - 1)
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.asarray(image.convert("L"))
+        if image.format == "JPEG":
+            _check_scans(data, image.width * image.height)
+        image.load()
+    deep = image.mode in ("I", "I;16", "I;16B", "F")
+    bits = max(8, math.ceil(math.log2(max(image.getextrema()[1], 1) + 1))) if deep else 8  # the fewest for the largest
+    clear = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA")
+    grey = np.empty((image.height, image.width), np.uint8)
+    for rows in _strips(*grey.shape):
+        strip = image.crop((0, rows.start, image.width, rows.stop))
+        if deep:
+            grey[rows] = _to_uint8(np.asarray(strip), 0, 2**bits - 1)
+            continue
+        if clear:
+            strip = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, (0, 0, 0, 255)), strip)
+        grey[rows] = np.asarray(strip.convert("L"))
+    upright = Image.fromarray(grey)
+    upright.info = image.info
+    ImageOps.exif_transpose(upright, in_place=True)
+    return np.asarray(upright)
 
 
 def _read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -98,6 +129,8 @@ def _read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
             if "PixelData" not in dicom:
                 raise InputError("is a DICOM file without an image in it.")
             _check_size(int(dicom.Rows), int(dicom.Columns))
+            if dicom.file_meta.TransferSyntaxUID.is_encapsulated:
+                _check_frame(dicom)
             return _dicom_pixels(dicom), tuple(_dicom_notes(dicom))
         except InputError:
             raise
@@ -105,21 +138,58 @@ def _read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
             raise InputError(f"cannot be read as an image: as DICOM it is damaged ({type(error).__name__}).") from None
 
 
+def _check_frame(dicom: pydicom.Dataset) -> None:
+    """Refuse a compressed frame that is of another size than the header says: its decoder would believe the frame."""
+    if dicom.file_meta.TransferSyntaxUID == RLELossless:  # has no size of its own
+        return
+    frame = get_frame(dicom.PixelData, 0, number_of_frames=int(dicom.get("NumberOfFrames") or 1))
+    said, found = (int(dicom.Rows), int(dicom.Columns), int(dicom.get("SamplesPerPixel", 1))), None
+    if frame.startswith(b"\xff\x4f\xff\x51"):  # JPEG 2000 without a wrapper, in which pydicom can turn for ever
+        right, bottom, left, top, parts = struct.unpack_from(">4I16xH", frame, 8)
+        found = bottom - top, right - left, parts
+    elif frame.startswith(b"\xff\xd8"):
+        found = _jpeg_size(frame)
+        _check_scans(frame, said[0] * said[1])
+    if found != said:
+        raise InputError("cannot be read as an image: as DICOM it is damaged (its frame is of another size or kind).")
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
+    """(height, width, samples per pixel) of a JPEG or JPEG-LS stream; None for one whose header has gaps.
+
+    At such a gap gdcm ends the process.
+    """
+    place, size = 2, None
+    while frame[place : place + 1] == b"\xff" and place + 10 <= len(frame):
+        marker, length, height, width, parts = struct.unpack_from(">xBHx2HB", frame, place)
+        if marker == 0xDA:  # the pixels begin
+            return size
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            size = height, width, parts
+        place += 2 + length
+    return None
+
+
 def _dicom_pixels(dicom: pydicom.Dataset) -> np.ndarray:
+    uid = dicom.file_meta.TransferSyntaxUID
+    plain = uid in (JPEGBaseline8Bit, JPEGExtended12Bit)
     try:
-        frame = pixel_array(dicom, index=0)
+        frame = pixel_array(dicom, index=0, decoding_plugin="pillow" if plain else "")  # the more robust of two
     except (RuntimeError, NotImplementedError):  # no decoder, or none that manages
-        uid = dicom.file_meta.TransferSyntaxUID
         how = f" ({uid.name})" if uid.name != uid else ""
         raise InputError(f"stores its pixels in a way{how} that cannot be decoded here.") from None
     if dicom.get("SamplesPerPixel", 1) > 1:
         return np.asarray(Image.fromarray(frame.astype(np.uint8)).convert("L"))
-    rescaled = apply_modality_lut(frame, dicom)
-    values = apply_voi_lut(rescaled, dicom)
-    if values is rescaled and values.min() < 0:  # signed and without a window: what is used of the range is unknown
-        grey = _to_uint8(values, float(values.min()), float(values.max()))
-    else:
-        grey = _to_uint8(values, *_dicom_range(dicom))
+    strips = [frame[rows] for rows in _strips(*frame.shape)]
+    low, high = _dicom_range(dicom)
+    first = apply_modality_lut(strips[0], dicom)
+    if apply_voi_lut(first, dicom) is first:  # no window
+        least = min(float(apply_modality_lut(strip, dicom).min()) for strip in strips)
+        if least < 0:  # signed: what is used of the range is unknown
+            low, high = least, max(float(apply_modality_lut(strip, dicom).max()) for strip in strips)
+    grey = np.empty(frame.shape, np.uint8)
+    for rows, strip in zip(_strips(*frame.shape), strips, strict=True):
+        grey[rows] = _to_uint8(apply_voi_lut(apply_modality_lut(strip, dicom), dicom), low, high)
     return 255 - grey if dicom.get("PhotometricInterpretation") == "MONOCHROME1" else grey
 
 
@@ -165,20 +235,29 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
+def new_array(file: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped .npy to fill, its room reserved: where the disk is full, writing to mapped memory is fatal."""
+    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # Linux
+        with file.open("rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, array.offset + array.nbytes)
+    return array
+
+
 def build_cache(root: Path, paths: list[str], size: int, file: Path) -> np.ndarray:
     """Read and resize `paths` (relative to `root`) once into `file`, a .npy of uint8 (len(paths), size, size).
 
     Written aside and renamed when complete. Returns it memory-mapped, read-only.
     """
     aside = file.with_name(file.name + ".part")
-    cache = np.lib.format.open_memmap(aside, "w+", np.uint8, (len(paths), size, size))
+    cache = new_array(aside, np.uint8, (len(paths), size, size))
     with ThreadPoolExecutor(4) as pool:
         pixels = pool.map(lambda path: resize(read_image(root / path), size), paths)
         for row, image in enumerate(tqdm(pixels, total=len(paths), desc="images.npy", mininterval=1)):
             cache[row] = image
     cache.flush()
     del cache
-    aside.replace(file)
+    config.put(aside, file)
     return load_cache(file)
 
 

@@ -198,7 +198,7 @@ def save(model: keras.Model, folder: Path, card: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / "part.keras"
     keras.Model(model.inputs[0], model.output, name=model.name).save(aside)  # not compiled: without the optimizer
-    aside.replace(folder / "model.keras")
+    config.put(aside, folder / "model.keras")
     write_card(folder, card | {"input_size": list(model.input_shape[1:])})
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from helpers import config
@@ -82,6 +83,7 @@ def write_dataset(root: Path, patients: int, seed: int, progress: bool = False) 
         raise ValueError(f"{patients} patients are too few: both classes and subtypes in each split take 20")
     root = Path(root)
     recipe = {"version": VERSION, "patients": patients, "seed": seed}
+    _clear(root)
     if _recipe(root) == recipe:
         return
     aside = root.with_name(f".{root.name}.{os.getpid()}.part")
@@ -100,6 +102,8 @@ def write_dataset(root: Path, patients: int, seed: int, progress: bool = False) 
             shutil.copyfile(aside / source, aside / copy)
             shutil.copyfile(mask_path(aside, source), mask_path(aside, copy))
         config.write_json(aside / "phantoms.json", recipe)
+        if hasattr(os, "sync"):  # not on Windows
+            os.sync()  # a power cut must not leave a folder that is complete by name only
         if _recipe(root) != recipe:  # else another process was faster
             old = root.with_name(f".{root.name}.{os.getpid()}.old")
             if root.exists():
@@ -108,6 +112,14 @@ def write_dataset(root: Path, patients: int, seed: int, progress: bool = False) 
             shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _clear(root: Path) -> None:
+    """Remove what calls that were killed have left beside `root`."""
+    for left in root.parent.glob(f".{root.name}.*"):
+        *_, pid, kind = left.name.split(".")
+        if kind in ("part", "old") and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _recipe(root: Path) -> dict | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -147,9 +146,7 @@ def _save_epoch(classifier: keras.Model, folder: Path, state: dict, figures: dic
     """Store the model, then the state that names it, then drop epochs that neither resuming nor the best needs."""
     aside = folder / "part.keras"
     classifier.save(aside)
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    aside.replace(folder / _file(figures["epoch"]))
+    config.put(aside, folder / _file(figures["epoch"]))
     state["history"].append(figures)
     config.write_json(folder / "state.json", state)
     keep = {_file(figures["epoch"]), _file(_best(state))}

@@ -181,3 +181,21 @@ def dicom(stored: np.ndarray, bits: int = 12, photometric: str = "MONOCHROME2", 
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, data, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def transcoded(data: bytes, syntax: str, folder: Path) -> bytes:
+    """The same DICOM in another of gdcm's transfer syntaxes, by way of files in `folder`."""
+    import gdcm
+
+    (folder / "in.dcm").write_bytes(data)
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(folder / "in.dcm"))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(folder / "out.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    return (folder / "out.dcm").read_bytes()

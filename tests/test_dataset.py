@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 
 from helpers import config, dataset, images
 from helpers.config import InputError
+from tests.torture import inputs
 
 COLUMNS = ["path", "split", "label", "patient", "subtype", "width", "height", "sha256", "excluded", "why"]
 
@@ -525,3 +528,21 @@ def test_pixels_of_the_scan_are_those_of_read_image(tmp_path):
     (tmp_path / "train/NORMAL/a.jpeg").write_bytes(buffer.getvalue())
     manifest = dataset.scan(tmp_path).manifest
     assert manifest[["width", "height"]].to_numpy().tolist() == [[40, 60]]
+
+
+# oddities
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links, pipes and names that Windows does not have")
+def test_every_oddity_is_taken_or_left_out_with_the_reason(tmp_path):
+    expected = inputs.odd_dataset(tmp_path / "odd")
+    if os.geteuid() == 0:  # root may read everything
+        expected["train/normal/forbidden.jpeg"] = inputs.READ
+    found = dataset.scan(tmp_path / "odd").manifest.set_index("path")
+    assert set(found.index) == set(expected)
+    assert {path for path, why in expected.items() if why} == set(found.index[found["excluded"]])
+    for path, why in expected.items():
+        assert why in found.loc[path, "why"], path
+    dataset.write_table(found.reset_index(), tmp_path / "manifest.csv")
+    again = dataset.read_table(tmp_path / "manifest.csv", "01_eda")
+    assert list(again["path"]) == sorted(expected)

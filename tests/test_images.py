@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
-import gdcm
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
@@ -23,7 +25,7 @@ from pydicom.uid import (
 
 from helpers import images
 from helpers.config import InputError
-from tests.conftest import dicom
+from tests.conftest import dicom, transcoded
 
 RAMP = np.arange(0, 240, 2, np.uint8).reshape(10, 12)  # 12 wide, 10 high, every pixel another grey
 GREY_OF_RED = round(0.299 * 200)
@@ -312,22 +314,6 @@ LOSSLESS = {"RLE": "RLELossless", "JPEG lossless": "JPEGLosslessProcess14_1", "J
 LOSSLESS |= {"JPEG 2000": "JPEG2000Lossless", "implicit": "ImplicitVRLittleEndian"}
 
 
-def transcoded(data: bytes, syntax: str, folder: Path) -> bytes:
-    """The same DICOM in another of gdcm's transfer syntaxes."""
-    (folder / "in.dcm").write_bytes(data)
-    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-    reader.SetFileName(str(folder / "in.dcm"))
-    assert reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer.SetFileName(str(folder / "out.dcm"))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
-    return (folder / "out.dcm").read_bytes()
-
-
 @pytest.mark.parametrize("syntax", LOSSLESS.values(), ids=LOSSLESS)
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_compressed_dicom_gives_the_same_picture(tmp_path, syntax, bits):
@@ -472,3 +458,38 @@ def test_a_cache_that_fails_leaves_none(folder):
     with pytest.raises(InputError, match="cannot be opened"):
         images.build_cache(root, paths, 24, root / "images.npy")
     assert not (root / "images.npy").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room is reserved on Linux only")
+def test_the_room_of_an_array_is_reserved_before_it_is_filled(tmp_path):
+    images.new_array(tmp_path / "x.npy", np.uint8, (1000, 1000))
+    assert (tmp_path / "x.npy").stat().st_blocks * 512 >= 1_000_000
+
+
+def test_a_file_that_no_radiograph_fills_is_refused_unread(tmp_path, monkeypatch):
+    (tmp_path / "x.png").write_bytes(encode(Image.fromarray(RAMP)))
+    monkeypatch.setattr(images, "MOST_BYTES", 20)
+    with pytest.raises(InputError, match="at most 0 are read"):
+        images.read_image(tmp_path / "x.png")
+
+
+def reframed(folder: Path, syntax: str, change: Callable[[bytes], bytes]) -> bytes:
+    """A compressed DICOM with another frame."""
+    packed = transcoded(dicom((smooth_film() * 255).astype(np.uint8), bits=8), syntax, folder)
+    data, buffer = pydicom.dcmread(io.BytesIO(packed)), io.BytesIO()
+    data.PixelData = encapsulate([change(get_frame(data.PixelData, 0, number_of_frames=1))])
+    data.save_as(buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("syntax", ["JPEGBaselineProcess1", "JPEGLosslessProcess14_1", "JPEGLSLossless"])
+def test_a_gap_in_a_compressed_header_is_refused_before_it_ends_the_process(tmp_path, syntax):
+    assert images.read_image(reframed(tmp_path, syntax, lambda frame: frame)).shape == smooth_film().shape
+    with pytest.raises(InputError, match="of another size"):
+        images.read_image(reframed(tmp_path, syntax, lambda frame: frame.replace(b"\xff\xda", b"\0\0\xff\xda")))
+
+
+def test_jpeg_2000_in_a_wrapper_is_refused(tmp_path):
+    """Boxes of the wrapper that say they are empty would be read for ever."""
+    with pytest.raises(InputError, match="of another size"):
+        images.read_image(reframed(tmp_path, "JPEG2000Lossless", lambda frame: b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40)))

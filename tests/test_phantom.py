@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -174,3 +177,12 @@ def test_pretraining_set_says_which_zones_are_covered():
     assert 0.25 < targets.any(1).mean() < 0.8
     again, _ = phantom.pretraining_set(4, 48, SEED)
     assert np.array_equal(again, images[:4])
+
+
+def test_what_a_killed_call_left_is_removed_and_what_a_living_one_draws_is_not(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (f".films.{gone.pid}.part", f".films.{gone.pid}.old", f".films.{os.getppid()}.part", ".films.x.part"):
+        (tmp_path / name / "train").mkdir(parents=True)
+    phantom.write_dataset(tmp_path / "films", 20, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"films", f".films.{os.getppid()}.part", ".films.x.part"}

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from helpers import images
+from helpers import config, images
 from helpers.config import InputError
 from tests.conftest import dicom
 
-# `make torture` sets it; a few seconds of `make test` are enough to catch what breaks at once
+# more of them where it is set; a few seconds of `make test` are enough to catch what breaks at once
 EXAMPLES = int(os.environ.get("READER_EXAMPLES", "150"))
 SOON = 5.0  # seconds
 common = settings(
@@ -107,3 +114,100 @@ def test_a_dicom_of_any_depth_keeps_its_size_and_order(height, width, bits, inve
     order = np.argsort(film, axis=None, kind="stable")
     steps = np.diff(found.ravel()[order])
     assert ((steps <= 0) if inverted else (steps >= 0)).all()
+
+
+# decompression bombs: small files that would fill the memory or take minutes
+
+SIDE = 8000  # 64 megapixels, as many as are read
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def framed(frame: bytes, syntax: str, rows: int, columns: int, bits: int = 8, **elements: object) -> bytes:
+    """A DICOM file that says it has `rows` and `columns`, around a compressed frame that may say otherwise."""
+    data = pydicom.dcmread(io.BytesIO(dicom(np.zeros((4, 4), np.uint8 if bits == 8 else np.uint16), bits)))
+    data.file_meta.TransferSyntaxUID, data.PixelData = syntax, encapsulate([frame])
+    data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+    data.Rows, data.Columns = rows, columns
+    for name, value in elements.items():
+        setattr(data, name, value)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, data, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def run_lengths(*segments: bytes) -> bytes:
+    starts = np.cumsum([64, *map(len, segments)])[: len(segments)]
+    return struct.pack(f"<{len(segments) + 1}L", len(segments), *starts).ljust(64, b"\0") + b"".join(segments)
+
+
+def many_scans() -> bytes:
+    """A progressive JPEG that asks for its last pass over the pixels 500 times."""
+    whole = saved(Image.new("L", (SIDE, SIDE), 9), "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    return whole[:last] + whole[last:-2] * 500 + whole[-2:]
+
+
+def bombs() -> Iterator[tuple[str, bytes, str]]:
+    """What it is, the file, and what has to be said of it; "" where it is read."""
+    size, turned = (SIDE, SIDE), Image.Exif()
+    turned[0x0112] = 6
+    same = b"\x81\x07"  # RLE: 128 times 7
+    deep = saved(Image.fromarray(np.full(size, 9000, np.uint16)), "JPEG2000", no_jp2=True)
+    grey = saved(Image.new("L", size, 9), "JPEG")
+    yield "PNG, transparent and turned", saved(Image.new("RGBA", size, (9, 8, 7, 99)), "PNG", exif=turned), ""
+    yield "PNG, 16 bits", saved(Image.fromarray(np.full(size, 9000, np.uint16)), "PNG"), ""
+    yield "JPEG, CMYK and turned", saved(Image.new("CMYK", size), "JPEG", exif=turned), ""
+    yield "JPEG, many scans", many_scans(), "more passes"
+    yield "PNG, 100 megapixels", saved(Image.new("1", (10_000, 10_000)), "PNG"), "100 megapixels"
+    window = {"WindowCenter": 500, "WindowWidth": 900, "RescaleSlope": 1, "RescaleIntercept": -3}
+    planes = run_lengths(*[same * (SIDE * SIDE // 128)] * 2)
+    yield "DICOM, RLE with a window", framed(planes, RLELossless, SIDE, SIDE, 16, **window), ""
+    yield "DICOM, RLE that unpacks to more", framed(run_lengths(same * 4_900_000), RLELossless, 100, 100), ""
+    yield "DICOM, JPEG 2000", framed(deep, JPEG2000Lossless, SIDE, SIDE, 16), ""
+    yield "DICOM, JPEG 2000 of another size", framed(deep, JPEG2000Lossless, 10, 10, 16), "of another size"
+    yield "DICOM, JPEG of another size", framed(grey, JPEGBaseline8Bit, 10, 10), "of another size"
+    yield "DICOM, JPEG of many scans", framed(many_scans(), JPEGBaseline8Bit, SIDE, SIDE), "more passes"
+    yield "DICOM, 4 gigapixels", framed(grey, JPEGBaseline8Bit, 65535, 65535), "4295 megapixels"
+    small = np.zeros((4, 4), np.uint8)
+    yield "DICOM, without its pixels", dicom(small, 8, Rows=SIDE, Columns=SIDE), "damaged"
+    yield "DICOM, endless frames", dicom(small, 8, NumberOfFrames=2**31 - 1), "damaged"
+
+
+READ_EACH = """
+import os, sys
+from helpers import images
+for file in sys.argv[1:]:
+    if child := os.fork():
+        _, status, used = os.wait4(child, 0)
+        print(status, used.ru_utime + used.ru_stime, used.ru_maxrss, sep="|", flush=True)
+        continue
+    try:
+        images.read(file)
+        said = ""
+    except images.InputError as error:
+        said = str(error)
+    print(said, end="|", flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory in kB is Linux's")
+def test_bombs_neither_fill_the_memory_nor_take_long(tmp_path):
+    wanted = {}
+    for number, (what, data, said) in enumerate(bombs()):
+        assert len(data) < 10_000_000, what
+        (tmp_path / f"{number:02d}").write_bytes(data)
+        wanted[what] = said
+    command = [sys.executable, "-c", READ_EACH, *sorted(map(str, tmp_path.iterdir()))]
+    done = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, check=True)
+    for (what, said), line in zip(wanted.items(), done.stdout.splitlines(), strict=True):
+        found, status, seconds, kilobytes = line.split("|")
+        assert status == "0", f"{what}: the process ended"
+        assert float(seconds) < SOON, what
+        assert int(kilobytes) < 1_000_000, what
+        assert said in found if said else not found, f"{what}: {found}"
