@@ -16,6 +16,7 @@ from IPython.core.formatters import format_display_data
 from PIL import Image
 
 from helpers import app, config, images, model, predict
+from helpers.answer import known, worth
 from helpers.config import InputError, make_settings
 from tests.conftest import planted_film
 
@@ -136,7 +137,7 @@ def test_every_choice_gives_a_new_answer_and_none_leaves_the_last(page):
     assert first != second
     page.sample.value = "choose a sample"
     assert shown(page) == second
-    page.chosen.index = 1  # the one before
+    page.chosen.index = 0  # the one before
     assert shown(page) == first
 
 
@@ -270,13 +271,11 @@ def test_the_threshold_moves_decisions_and_predicts_nothing(page, monkeypatch):
     assert csv_rows(page)[0]["decision"] == "PNEUMONIA"
 
 
-def test_at_a_moved_threshold_the_nearest_measured_point_is_told(planted):
+def test_at_a_moved_threshold_the_nearest_measured_point_is_told():
     points = {"threshold": [0.0, 0.5, 1.0], "sensitivity": [1.0, 0.7, 0.0], "specificity": [0.0, 0.6, 1.0]}
-    card_ = {"threshold": 0.4, "calibration": {"slope": 1.0, "intercept": 0.5}, "phantoms": True}
-    page = app.App(predict.Predictor(planted, card_ | {"operating_points": points} | card()), {})
-    page.threshold.value = 0.6
-    assert "At a threshold of 0.50 it found 70 of 100 pneumonias" in page._known()
-    assert "left 60 of 100 healthy images in peace, on 314 test images" in page._known()
+    text = known({"operating_points": points} | card(), 0.6)
+    assert "At a threshold of 0.50 it found 70 of 100 pneumonias (sensitivity)" in text
+    assert "left 60 of 100 healthy images in peace (specificity), on 314 test images" in text
 
 
 def test_a_stranger_gets_no_decision_at_any_threshold(page, monkeypatch):
@@ -296,10 +295,15 @@ def test_within_the_band_the_page_is_uncertain_at_the_model_s_own_threshold_only
     page = app.App(predict.Predictor(planted, stored | {"uncertain": [0.3, probability]}), {})
     answer = upload(page, "sick.png", png(SICK))
     assert "Uncertain: needs a reader" in answer
-    assert "uncertain, close to the threshold" in answer
-    assert csv_rows(page)[0]["decision"] == "uncertain"
+    assert "xray-band" in answer
+    assert f"From 0.300 to {probability:.3f} (shaded) the model is uncertain" in answer
+    (row,) = csv_rows(page)
+    assert (row["decision"], row["warnings"], row["threshold"]) == ("uncertain", "uncertain: needs a reader", "0.4")
     page.threshold.value = 0.1
-    assert csv_rows(page)[0]["decision"] == "PNEUMONIA"
+    (row,) = csv_rows(page)
+    assert (row["decision"], row["warnings"], row["threshold"]) == ("PNEUMONIA", "", "0.1")
+    assert "xray-band" not in shown(page)
+    assert "The band of doubt belongs to the model's own threshold and is not used here" in shown(page)
 
 
 # The page in a notebook and in a report
@@ -421,17 +425,17 @@ def card(**changes) -> dict:
 
 
 def test_what_a_model_is_worth_is_said_in_words():
-    text = app.worth(card())
+    text = worth(card())
     assert "threshold of 0.123" in text
     assert "97 of 100 pneumonias" in text
     assert re.search(r"76 of 100 healthy|75 of 100 healthy", text)
     assert "on 314 test images" in text
     assert "children" in text
     assert "Not a medical device" in text
-    assert "phantoms drawn by code" in app.worth(card() | {"phantoms": True})
+    assert "phantoms drawn by code" in worth(card() | {"phantoms": True})
 
 
 def test_what_was_not_measured_is_not_claimed(planted_folder):
-    assert app.worth(model.read_card(planted_folder)).startswith("Nothing has been measured at this model's threshold.")
-    assert "an unknown share" in app.worth(card(specificity={"value": None}))
-    assert "0 of 100" not in app.worth(card(specificity={"value": None}))
+    assert worth(model.read_card(planted_folder)).startswith("Nothing has been measured at this model's threshold.")
+    assert "an unknown share" in worth(card(specificity={"value": None}))
+    assert "0 of 100" not in worth(card(specificity={"value": None}))

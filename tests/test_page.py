@@ -135,7 +135,9 @@ def test_the_empty_page_says_what_it_is_for_and_which_model_it_uses(visit):
     visit.expect_text("Choose a sample, or upload JPEG, PNG or DICOM files.")
     visit.expect_text("Model: data/pretrained")
     visit.expect_text("Not a medical device")
-    visit.expect_text("90 of 100 pneumonias and left 80 of 100 healthy images in peace, on 77 test images")
+    visit.expect_text(
+        "90 of 100 pneumonias (sensitivity) and left 80 of 100 healthy images in peace (specificity), on 77 test images"
+    )
     assert not visit.page.locator(".xray-pictures").count()
 
 
@@ -199,7 +201,7 @@ def test_the_threshold_moves_decisions_by_keyboard_and_predicts_nothing_anew(vis
     visit.slider("Threshold").get_by_role("slider").focus()
     visit.page.keyboard.press("End")
     visit.expect_text("threshold 1.000")
-    visit.expect_text("At a threshold of 1.00 it found 0 of 100 pneumonias and left 100 of 100 healthy")
+    visit.expect_text("At a threshold of 1.00 it found 0 of 100 pneumonias (sensitivity) and left 100 of 100 healthy")
     after = visit.table()[-1]
     assert (after["decision"], after["probability"]) == ("NORMAL", before["probability"])
     assert after["seconds"] == before["seconds"]

@@ -57,7 +57,7 @@ def test_the_clone_s_model_comes_first_and_another_can_be_named(started, port, t
     serve.main(["--port", str(port)])
     for folder in (tmp_path / "pretrained", tmp_path / "other"):
         folder.mkdir()
-        (folder / "model.json").touch()
+        (folder / "model.json").write_text("{}")
     serve.main(["--port", str(port)])
     serve.main(["--port", str(port), "--model", str(tmp_path / "other")])
     assert [model for _, model in started] == ["", str(tmp_path / "pretrained"), str(tmp_path / "other")]
