@@ -180,8 +180,9 @@ def write_rows(rows: Iterable[dict], output: TextIO) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; exit status 0, 1 where an image could not be read, 2 where the table could not be made; as shells have
-    it, 130 where it was interrupted and 141 where nobody read the table to its end.
+    """The command; exit status 0, 1 where an image could not be read, 2 where the table could not be made.
+
+    As shells have it, 130 where it was interrupted and 141 where nobody read the table to its end.
     """
     parser = argparse.ArgumentParser(prog="python -m helpers.predict", description=__doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")

@@ -8,6 +8,7 @@ import dataclasses
 import html
 import io
 import re
+import threading
 from html.parser import HTMLParser
 
 import numpy as np
@@ -303,7 +304,63 @@ def test_within_the_band_the_page_is_uncertain_at_the_model_s_own_threshold_only
     (row,) = csv_rows(page)
     assert (row["decision"], row["warnings"], row["threshold"]) == ("PNEUMONIA", "", "0.1")
     assert "xray-band" not in shown(page)
-    assert "The band of doubt belongs to the model's own threshold and is not used here" in shown(page)
+    assert "The band of doubt belongs to the model's own threshold and is not used here" in html.unescape(shown(page))
+
+
+def test_who_goes_back_to_an_earlier_image_stays_there_while_others_are_predicted(page):
+    upload(page, "first.png", png(SICK))
+    upload(page, "second.png", png(HEALTHY))
+    hold = threading.Event()
+    page.worker.submit(hold.wait)
+    for name in ("third.png", "fourth.png"):
+        page.add(name, png(HEALTHY))
+    assert "Looking at 2 images" in page.status.value
+    page.chosen.index = 0
+    page.threshold.value = 0.999
+    assert [row["decision"] for row in page.rows()] == ["NORMAL", "NORMAL"]  # the page answers meanwhile
+    hold.set()
+    assert "first.png" in shown(page)
+    assert [row["file"] for row in csv_rows(page)] == [f"{name}.png" for name in ("first", "second", "third", "fourth")]
+    assert not page.status.value
+    assert "fifth.png" in upload(page, "fifth.png", png(HEALTHY))  # what is asked for later is shown
+
+
+def test_a_heatmap_is_of_the_method_it_is_kept_under(page, monkeypatch):
+    """The person changes the method while the heatmap is computed."""
+    heatmap, asked = page.predictor.heatmap, []
+
+    def slow(prediction, method):
+        asked.append(method)
+        page.method.value = "LayerCAM"
+        return heatmap(prediction, method)
+
+    monkeypatch.setattr(page.predictor, "heatmap", slow)
+    answer = upload(page, "sick.png", png(SICK))
+    settled(page)
+    assert asked == ["Grad-CAM", "LayerCAM"]
+    assert set(page.answers[0].heat) == {"Grad-CAM", "LayerCAM"}
+    assert "LayerCAM: what spoke for pneumonia" in shown(page), answer
+
+
+def test_before_the_first_answer_there_is_nothing_to_control(page):
+    assert page.controls.layout.display == page.chosen.layout.display == "none"
+    upload(page, "sick.png", png(SICK))
+    assert page.controls.layout.display is page.chosen.layout.display is None
+
+
+def test_after_an_upload_each_sample_can_be_chosen_anew(page):
+    page.sample.value = "NORMAL 1"
+    upload(page, "sick.png", png(SICK))
+    page.sample.value = "NORMAL 1"
+    assert "NORMAL 1" in shown(page)
+    assert [answer.file for answer in page.answers] == ["NORMAL 1", "sick.png", "NORMAL 1"]
+
+
+def test_drawn_samples_are_called_so_where_the_model_is_of_x_rays(planted, planted_folder):
+    stored = model.read_card(planted_folder)
+    for phantoms in (False, True):
+        drawn = app.App(predict.Predictor(planted, stored | {"phantoms": phantoms}), {"phantom": png(SICK)})
+        assert ("drawn by code, not X-rays" in drawn.answer.value) is not phantoms
 
 
 # The page in a notebook and in a report
@@ -396,6 +453,13 @@ def test_samples_are_found_in_every_layout_that_can_be_evaluated(tmp_path, layou
     write(tmp_path / layout, ["a.png", "b.png"])
     found = app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}), 1)
     assert [file.name for file in found.values()] == ["a.png"]
+
+
+def test_the_page_s_dataset_is_named_by_the_environment(tmp_path, monkeypatch):
+    write(tmp_path / "own" / "NORMAL", ["a.png"])
+    monkeypatch.setenv("PNEUMONIA_DATA", str(tmp_path / "own"))
+    (file,) = app.find_samples(make_settings("demo")).values()
+    assert file == tmp_path / "own" / "NORMAL" / "a.png"
 
 
 def test_samples_can_be_read(tmp_path):
