@@ -94,7 +94,7 @@ class App:
         self._waiting = 0  # images handed to the worker and not yet answered
         self._listing = self._staying = False  # "Shown" changes by us; the person looks at an earlier image
         self.upload = Upload(self._on_upload, ",".join(images.SUFFIXES))
-        style, wide = {"description_width": "90px"}, widgets.Layout(width="min(560px, 98%)")
+        style, wide = {"description_width": "90px"}, {"width": "min(560px, 98%)"}
         self.sample = widgets.Dropdown(options=[_NO_SAMPLE, *samples], description="Sample", style=style, layout=wide)
         self.chosen = widgets.Dropdown(options=[], description="Shown", style=style, layout=wide)
         self.method = widgets.Dropdown(options=list(explain.METHODS), description="Heatmap", style=style, layout=wide)

@@ -344,6 +344,7 @@ def test_a_heatmap_is_of_the_method_it_is_kept_under(page, monkeypatch):
 
 def test_before_the_first_answer_there_is_nothing_to_control(page):
     assert page.controls.layout.display == page.chosen.layout.display == "none"
+    assert page.sample.layout.display is None
     upload(page, "sick.png", png(SICK))
     assert page.controls.layout.display is page.chosen.layout.display is None
 
