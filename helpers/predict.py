@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from helpers import config, evaluation, explain, guard, images, model
 from helpers.config import InputError
 
+UNCERTAIN = "uncertain: needs a reader"
 COLUMNS = ("path", "probability", "label", "threshold", "warnings", "error")
 
 
@@ -80,7 +82,7 @@ class Predictor:
                     f"does not look like what the model was made for ({made_for(self.card)}): do not trust the number",
                 )
             if uncertain:
-                found.append("uncertain, close to the threshold: needs a reader")
+                found.append(UNCERTAIN)
             yield Prediction(float(probability), label, self.threshold, bool(odd), uncertain, tuple(found), seen)
 
     def uncertain(self, probability: float) -> bool:
@@ -121,11 +123,15 @@ def find_images(arguments: list[str]) -> Iterator[str]:
             continue
         found = (
             Path(directory, name)
-            for directory, _, names in os.walk(argument)
+            for directory, _, names in os.walk(argument, onerror=_refuse)
             for name in names
             if name.lower().endswith(images.SUFFIXES) and not name.startswith(".")
         )
         yield from sorted(path.as_posix() for path in found)
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"the folder {error.filename} cannot be read: {error.strerror}.")
 
 
 def predict_files(predictor: Predictor, paths: Iterable[str], heat_folder: Path | None = None) -> Iterator[dict]:
@@ -146,7 +152,7 @@ def predict_files(predictor: Predictor, paths: Iterable[str], heat_folder: Path 
             prediction = predictions[path]
             if heat_folder:
                 shown = explain.overlay(decoded[path].pixels, predictor.heatmap(prediction))
-                Image.fromarray(shown).save(heat_folder / f"{done + position + 1:05d}_{Path(path).stem}.png")
+                Image.fromarray(shown).save(heat_folder / f"{done + position + 1:05d}_{Path(path).stem[:60]}.png")
             yield {
                 "path": path,
                 "probability": f"{prediction.probability:.9g}",
@@ -158,8 +164,26 @@ def predict_files(predictor: Predictor, paths: Iterable[str], heat_folder: Path 
         done += len(group)
 
 
+def write_rows(rows: Iterable[dict], output: TextIO) -> int:
+    """Write rows of COLUMNS as CSV, each as soon as it is there; how many have an error."""
+    writer, failed = csv.DictWriter(output, COLUMNS, lineterminator="\n"), 0
+    writer.writeheader()
+    try:
+        for row in rows:
+            writer.writerow(row)
+            failed += bool(row["error"])
+    finally:
+        output.flush()
+        if output is not sys.stdout:
+            output.close()
+    return failed
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """The command; exit status 0, 1 where an image could not be read, 2 where nothing could be done."""
+    """The command; exit status 0, 1 where an image could not be read, 2 where the table could not be made.
+
+    As shells have it, 130 where it was interrupted and 141 where nobody read the table to its end.
+    """
     parser = argparse.ArgumentParser(prog="python -m helpers.predict", description=__doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--model", metavar="DIR", help="model folder, such as reports/demo/model")
@@ -171,6 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(
                 f"{config.PRETRAINED} is not there: name a model with --model, such as reports/demo/model."
             )
+        if given.csv and given.csv.lower().endswith(images.SUFFIXES):
+            raise InputError(f"--csv {given.csv} names an image: give the file to write the table to.")
         predictor = Predictor.load(given.model or config.PRETRAINED)
         if given.heatmaps:
             Path(given.heatmaps).mkdir(parents=True, exist_ok=True)
@@ -184,15 +210,24 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"{error.filename} cannot be written: {error.strerror}.", file=sys.stderr)
         return 2
-    writer = csv.DictWriter(output, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    failed = 0
     heat_folder = Path(given.heatmaps) if given.heatmaps else None
-    for row in tqdm(predict_files(predictor, paths, heat_folder), total=len(paths), disable=None):
-        writer.writerow(row)
-        failed += bool(row["error"])
-    if given.csv:
-        output.close()
+    rows = tqdm(
+        predict_files(predictor, paths, heat_folder), total=len(paths), disable=True if output.isatty() else None
+    )
+    try:
+        failed = write_rows(rows, output)
+    except KeyboardInterrupt:
+        print("interrupted: the table holds the rows that were done.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read the table, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
+        return 141
+    except OSError as error:
+        where = error.filename or given.csv or "the table"
+        print(f"{where} cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
+    finally:
+        rows.close()
     if failed:
         print(f"{failed} of {len(paths)} images could not be read; see the column error.", file=sys.stderr)
     return 1 if failed else 0

@@ -7,6 +7,7 @@ closing the page ends it, and where the browser cannot say so, some idle minutes
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import sys
@@ -68,6 +69,7 @@ def arguments(ip: str, port: int) -> list[str]:
         "--Voila.port_retries=0",
         "--template=page",
         "--strip_sources=True",
+        "--show_tracebacks=True",
         f"--MappingKernelManager.cull_idle_timeout={60 * IDLE_MINUTES}",
         "--MappingKernelManager.cull_interval=60",
     ]
@@ -79,13 +81,22 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8866)
     parser.add_argument("--ip", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets everyone in")
     parser.add_argument("--model", help="model folder; data/pretrained, or where that is missing the demo run's")
+    parser.add_argument("--data", help="dataset to take samples from; data/chest_xray, where that is there")
     chosen = parser.parse_args(given)
-    model = Path(chosen.model) if chosen.model else config.PRETRAINED
-    if chosen.model and not (model / "model.json").is_file():
-        print(f"{chosen.model} is not a model folder: there is no model.json in it.", file=sys.stderr)
+    demo = config.REPORTS / "demo" / "model"
+    model = Path(chosen.model) if chosen.model else config.PRETRAINED if config.PRETRAINED.is_dir() else demo
+    try:
+        card = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"{model} is not a model folder ({error}). Name one with --model.", file=sys.stderr)
         return 2
-    if (model / "model.json").is_file():
-        os.environ["PNEUMONIA_MODEL"] = str(model.resolve())
+    os.environ["PNEUMONIA_MODEL"] = str(model.resolve())
+    data = Path(chosen.data) if chosen.data else config.DATA / "chest_xray"
+    if chosen.data and not data.is_dir():
+        print(f"there is no folder {data}: name one that holds NORMAL and PNEUMONIA.", file=sys.stderr)
+        return 2
+    if data.is_dir() and (chosen.data or not card.get("phantoms")):
+        os.environ["PNEUMONIA_DATA"] = str(data.resolve())
     with socket.socket() as probe:
         try:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -8,6 +8,7 @@ import dataclasses
 import html
 import io
 import re
+import threading
 from concurrent.futures import Future
 from html.parser import HTMLParser
 
@@ -17,6 +18,7 @@ from IPython.core.formatters import format_display_data
 from PIL import Image
 
 from helpers import app, config, images, model, predict
+from helpers.answer import known, worth
 from helpers.config import InputError, make_settings
 from tests.conftest import planted_film
 
@@ -137,7 +139,7 @@ def test_every_choice_gives_a_new_answer_and_none_leaves_the_last(page):
     assert first != second
     page.sample.value = "choose a sample"
     assert shown(page) == second
-    page.chosen.index = 1  # the one before
+    page.chosen.index = 0  # the one before
     assert shown(page) == first
 
 
@@ -287,13 +289,11 @@ def test_the_threshold_moves_decisions_and_predicts_nothing(page, monkeypatch):
     assert csv_rows(page)[0]["decision"] == "PNEUMONIA"
 
 
-def test_at_a_moved_threshold_the_nearest_measured_point_is_told(planted):
+def test_at_a_moved_threshold_the_nearest_measured_point_is_told():
     points = {"threshold": [0.0, 0.5, 1.0], "sensitivity": [1.0, 0.7, 0.0], "specificity": [0.0, 0.6, 1.0]}
-    card_ = {"threshold": 0.4, "calibration": {"slope": 1.0, "intercept": 0.5}, "phantoms": True}
-    page = app.App(predict.Predictor(planted, card_ | {"operating_points": points} | card()), {})
-    page.threshold.value = 0.6
-    assert "At a threshold of 0.50 it found 70 of 100 pneumonias" in page._known()
-    assert "left 60 of 100 healthy images in peace, on 314 test images" in page._known()
+    text = known({"operating_points": points} | card(), 0.6)
+    assert "At a threshold of 0.50 it found 70 of 100 pneumonias (sensitivity)" in text
+    assert "left 60 of 100 healthy images in peace (specificity), on 314 test images" in text
 
 
 def test_a_stranger_gets_no_decision_at_any_threshold(page, monkeypatch):
@@ -313,10 +313,72 @@ def test_within_the_band_the_page_is_uncertain_at_the_model_s_own_threshold_only
     page = app.App(predict.Predictor(planted, stored | {"uncertain": [0.3, probability]}), {})
     answer = upload(page, "sick.png", png(SICK))
     assert "Uncertain: needs a reader" in answer
-    assert "uncertain, close to the threshold" in answer
-    assert csv_rows(page)[0]["decision"] == "uncertain"
+    assert "xray-band" in answer
+    assert f"From 0.300 to {probability:.3f} (shaded) the model is uncertain" in answer
+    (row,) = csv_rows(page)
+    assert (row["decision"], row["warnings"], row["threshold"]) == ("uncertain", "uncertain: needs a reader", "0.4")
     page.threshold.value = 0.1
-    assert csv_rows(page)[0]["decision"] == "PNEUMONIA"
+    (row,) = csv_rows(page)
+    assert (row["decision"], row["warnings"], row["threshold"]) == ("PNEUMONIA", "", "0.1")
+    assert "xray-band" not in shown(page)
+    assert "The band of doubt belongs to the model's own threshold and is not used here" in html.unescape(shown(page))
+
+
+def test_who_goes_back_to_an_earlier_image_stays_there_while_others_are_predicted(page):
+    upload(page, "first.png", png(SICK))
+    upload(page, "second.png", png(HEALTHY))
+    hold = threading.Event()
+    page.worker.submit(hold.wait)
+    for name in ("third.png", "fourth.png"):
+        page.add(name, png(HEALTHY))
+    assert "Looking at 2 images" in page.status.value
+    page.chosen.index = 0
+    page.threshold.value = 0.999
+    assert [row["decision"] for row in page.rows()] == ["NORMAL", "NORMAL"]  # the page answers meanwhile
+    hold.set()
+    assert "first.png" in shown(page)
+    assert [row["file"] for row in csv_rows(page)] == [f"{name}.png" for name in ("first", "second", "third", "fourth")]
+    assert not page.status.value
+    assert "fifth.png" in upload(page, "fifth.png", png(HEALTHY))  # what is asked for later is shown
+
+
+def test_a_heatmap_is_of_the_method_it_is_kept_under(page, monkeypatch):
+    """The person changes the method while the heatmap is computed."""
+    heatmap, asked = page.predictor.heatmap, []
+
+    def slow(prediction, method):
+        asked.append(method)
+        page.method.value = "LayerCAM"
+        return heatmap(prediction, method)
+
+    monkeypatch.setattr(page.predictor, "heatmap", slow)
+    answer = upload(page, "sick.png", png(SICK))
+    settled(page)
+    assert asked == ["Grad-CAM", "LayerCAM"]
+    assert set(page.answers[0].heat) == {"Grad-CAM", "LayerCAM"}
+    assert "LayerCAM: what spoke for pneumonia" in shown(page), answer
+
+
+def test_before_the_first_answer_there_is_nothing_to_control(page):
+    assert page.controls.layout.display == page.chosen.layout.display == "none"
+    assert page.sample.layout.display is None
+    upload(page, "sick.png", png(SICK))
+    assert page.controls.layout.display is page.chosen.layout.display is None
+
+
+def test_after_an_upload_each_sample_can_be_chosen_anew(page):
+    page.sample.value = "NORMAL 1"
+    upload(page, "sick.png", png(SICK))
+    page.sample.value = "NORMAL 1"
+    assert "NORMAL 1" in shown(page)
+    assert [answer.file for answer in page.answers] == ["NORMAL 1", "sick.png", "NORMAL 1"]
+
+
+def test_drawn_samples_are_called_so_where_the_model_is_of_x_rays(planted, planted_folder):
+    stored = model.read_card(planted_folder)
+    for phantoms in (False, True):
+        drawn = app.App(predict.Predictor(planted, stored | {"phantoms": phantoms}), {"phantom": png(SICK)})
+        assert ("drawn by code, not X-rays" in drawn.answer.value) is not phantoms
 
 
 # The page in a notebook and in a report
@@ -411,6 +473,13 @@ def test_samples_are_found_in_every_layout_that_can_be_evaluated(tmp_path, layou
     assert [file.name for file in found.values()] == ["a.png"]
 
 
+def test_the_page_s_dataset_is_named_by_the_environment(tmp_path, monkeypatch):
+    write(tmp_path / "own" / "NORMAL", ["a.png"])
+    monkeypatch.setenv("PNEUMONIA_DATA", str(tmp_path / "own"))
+    (file,) = app.find_samples(make_settings("demo")).values()
+    assert file == tmp_path / "own" / "NORMAL" / "a.png"
+
+
 def test_samples_can_be_read(tmp_path):
     write(tmp_path / "test" / "NORMAL", [f"{k}.png" for k in range(6)])
     for k in (0, 3, 4, 5):
@@ -438,17 +507,17 @@ def card(**changes) -> dict:
 
 
 def test_what_a_model_is_worth_is_said_in_words():
-    text = app.worth(card())
+    text = worth(card())
     assert "threshold of 0.123" in text
     assert "97 of 100 pneumonias" in text
     assert re.search(r"76 of 100 healthy|75 of 100 healthy", text)
     assert "on 314 test images" in text
     assert "children" in text
     assert "Not a medical device" in text
-    assert "phantoms drawn by code" in app.worth(card() | {"phantoms": True})
+    assert "phantoms drawn by code" in worth(card() | {"phantoms": True})
 
 
 def test_what_was_not_measured_is_not_claimed(planted_folder):
-    assert app.worth(model.read_card(planted_folder)).startswith("Nothing has been measured at this model's threshold.")
-    assert "an unknown share" in app.worth(card(specificity={"value": None}))
-    assert "0 of 100" not in app.worth(card(specificity={"value": None}))
+    assert worth(model.read_card(planted_folder)).startswith("Nothing has been measured at this model's threshold.")
+    assert "an unknown share" in worth(card(specificity={"value": None}))
+    assert "0 of 100" not in worth(card(specificity={"value": None}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -17,11 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from helpers import model, predict, upload
+from helpers import app, model, predict, upload
 from tests.conftest import dicom, make_clone, planted_film
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -59,25 +61,29 @@ def folder(planted, planted_folder, tmp_path_factory) -> Path:
     return target
 
 
-@pytest.fixture(scope="module")
-def address(folder) -> Iterator[str]:
-    """The page, served from a clone that has no dataset and no run, on a free port."""
+@contextlib.contextmanager
+def served(clone: Path, module: str, *arguments: str, answers: str) -> Iterator[str]:
+    """The address of `python -m module` on a free port, started in `clone` and ended afterwards.
+
+    `answers` is a path below the address that costs little and tells that the server is up.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = folder.parent / "serve.log"
+    log = clone / "server.log"
     with log.open("w") as file:
         server = subprocess.Popen(
-            [sys.executable, "-m", "helpers.serve", "--port", str(port)],
-            cwd=folder.parent.parent, stdout=file, stderr=subprocess.STDOUT,
+            [sys.executable, "-m", module, "--port", str(port), *arguments],
+            cwd=clone, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}/"
     try:
-        for _ in range(300):
+        for _ in range(600):
             if server.poll() is not None:
                 pytest.fail(f"the server ended: {log.read_text()}")
             try:
-                urllib.request.urlopen(f"{url}voila/api/shutdown", timeout=5)  # cheap: starts no kernel
+                urllib.request.urlopen(url + answers, timeout=5)
+                break
             except urllib.error.HTTPError:
                 break
             except OSError:
@@ -86,6 +92,13 @@ def address(folder) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def address(folder) -> Iterator[str]:
+    """The page, served from a clone that has no dataset and no run, on a free port."""
+    with served(folder.parent.parent, "helpers.serve", answers="voila/api/shutdown") as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +129,9 @@ class Visit:
         self.page.on("pageerror", lambda error: self.console.append(str(error)))
         self.page.on("request", lambda request: self.asked.add(re.sub(r"^(\w+:(//[^/]*)?).*", r"\1", request.url)))
         self.page.goto(address, timeout=120_000)
+        if "/lab/" in address:
+            self.page.get_by_role("menuitem", name="Run", exact=True).click(timeout=120_000)
+            self.page.get_by_text("Run All Cells", exact=True).click()
         expect(self.page.locator(".xray-upload")).to_be_visible(timeout=120_000)
 
     def upload(self, *files: tuple[str, bytes]) -> None:
@@ -149,8 +165,18 @@ def test_the_empty_page_says_what_it_is_for_and_which_model_it_uses(visit):
     visit.expect_text("Choose a sample, or upload JPEG, PNG or DICOM files.")
     visit.expect_text("Model: data/pretrained")
     visit.expect_text("Not a medical device")
-    visit.expect_text("90 of 100 pneumonias and left 80 of 100 healthy images in peace, on 77 test images")
+    visit.expect_text(
+        "90 of 100 pneumonias (sensitivity) and left 80 of 100 healthy images in peace (specificity), on 77 test images"
+    )
+    visit.expect_text("The samples are drawn by code, not X-rays")
     assert not visit.page.locator(".xray-pictures").count()
+    expect(visit.slider("Threshold")).to_be_hidden()  # nothing to decide yet
+
+
+def test_of_the_notebook_only_the_tool_is_on_the_page(visit):
+    assert visit.page.get_by_role("heading", level=1).all_inner_texts() == ["Pneumonia on chest X-rays: try the model"]
+    assert not visit.page.get_by_role("heading", level=2).count()
+    assert visit.page.locator(".xray-upload").bounding_box()["y"] < 400  # seen without scrolling
 
 
 @pytest.mark.parametrize(
@@ -200,7 +226,7 @@ def test_what_is_too_large_is_refused_in_the_browser(visit):
 def test_several_files_at_once_are_all_answered(visit):
     before = len(visit.table())
     visit.upload(("one.png", encoded(SICK, "PNG")), ("two.png", encoded(HEALTHY, "PNG")))
-    visit.expect_text("Below the threshold")
+    visit.expect_text("Below the threshold, no signs of pneumonia")
     rows = visit.table()[before:]
     assert [(row["file"], row["decision"]) for row in rows] == [("one.png", "PNEUMONIA"), ("two.png", "NORMAL")]
 
@@ -210,10 +236,11 @@ def test_the_threshold_moves_decisions_by_keyboard_and_predicts_nothing_anew(vis
     visit.expect_text("edge.png")
     before = visit.table()[-1]
     assert before["decision"] == "PNEUMONIA"
+    expect(visit.slider("Threshold")).to_be_visible()
     visit.slider("Threshold").get_by_role("slider").focus()
     visit.page.keyboard.press("End")
     visit.expect_text("threshold 1.000")
-    visit.expect_text("At a threshold of 1.00 it found 0 of 100 pneumonias and left 100 of 100 healthy")
+    visit.expect_text("At a threshold of 1.00 it found 0 of 100 pneumonias (sensitivity) and left 100 of 100 healthy")
     after = visit.table()[-1]
     assert (after["decision"], after["probability"]) == ("NORMAL", before["probability"])
     assert after["seconds"] == before["seconds"]
@@ -253,6 +280,9 @@ def test_a_phone_s_width_is_enough(browser, address):
     box = phone.page.locator("img.xray-heat").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 360
+    assert phone.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    header = phone.page.get_by_role("columnheader", name="probability").bounding_box()
+    assert header["height"] < 40, "a word is broken over several lines"
     for control in (".xray-upload", ".widget-hslider"):
         assert phone.page.locator(control).first.bounding_box()["width"] <= 360
 
@@ -277,6 +307,68 @@ def test_another_site_is_refused(visit, address):
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     upgrade |= {"Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==", "Origin": f"http://{elsewhere}"}
     assert status(f"{address}api/kernels/{visit.kernel()}/channels", upgrade) == 403
+
+
+def test_the_page_answers_while_twenty_images_are_predicted(browser, address):
+    busy = Visit(browser, address)
+    busy.upload(*((f"{number}.png", encoded(planted_film((2, 20), 1500, number), "PNG")) for number in range(20)))
+    expect(busy.page.locator(".xray-page h4").first).to_be_visible(timeout=60_000)
+    busy.page.get_by_label("Shown").select_option("1: 0.png")
+    busy.slider("Threshold").get_by_role("slider").focus()
+    busy.page.keyboard.press("End")
+    busy.expect_text("threshold 1.000")
+    assert "Looking at" in busy.page.locator(".xray-page").inner_text(), "all was done before the slider moved"
+    expect(busy.page.locator(".xray-table td:first-child")).to_have_count(20, timeout=120_000)
+    expect(busy.page.locator(".xray-page h4").first).to_have_text("0.png")  # where the person is
+    assert {row["decision"] for row in busy.table()} == {"NORMAL"}
+
+
+def test_a_model_that_cannot_be_loaded_is_named_on_the_page(browser, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "damaged")
+    with (tmp_path / "damaged" / "model.keras").open("ab") as file:
+        file.write(b"x")
+    arguments = ["--model", str(tmp_path / "damaged")]
+    with served(folder.parent.parent, "helpers.serve", *arguments, answers="voila/api/shutdown") as url:
+        page = browser.new_page()
+        page.goto(url, timeout=120_000)
+        expect(page.locator("body")).to_contain_text("model.keras does not fit the checksum", timeout=60_000)
+
+
+def test_in_jupyterlab_it_works_alike(browser, folder):
+    """`make lab`, notebook 07, all cells run: a JPEG and a DICOM of 20 MB, which would exceed no server's limit."""
+    options = ["--ServerApp.root_dir=.", "--allow-root", "--no-browser", "--IdentityProvider.token="]
+    with served(folder.parent.parent, "jupyterlab", *options, answers="api") as url:
+        lab = Visit(browser, f"{url}lab/tree/notebooks/07_predict.ipynb", viewport={"width": 1280, "height": 1400})
+        for name, content in (("film.jpeg", encoded(SICK, "JPEG")), ("large.dcm", large_dicom())):
+            lab.upload((name, content))
+            expect(lab.page.locator(".xray-page h4").first).to_have_text(name, timeout=60_000)
+            lab.expect_text("Signs of pneumonia")
+            expect(lab.page.locator("img.xray-heat")).to_be_visible()
+        assert [row["file"] for row in lab.table()] == ["film.jpeg", "large.dcm"]
+        assert lab.asked <= {url.rstrip("/"), "data:", "blob:"}
+        assert not lab.console
+
+
+def test_widget_page_command_and_predictions_csv_say_the_same(browser, smoke, tmp_path):
+    """The same bytes, four ways, within 1e-5."""
+    table = pd.read_csv(smoke.folder / "predictions.csv").query("split == 'test'")
+    chosen = table.iloc[[0, len(table) // 2, -1]]
+    model_folder, files = smoke.folder / "model", [smoke.data / path for path in chosen["path"]]
+    assert predict.main(["--model", str(model_folder), "--csv", str(tmp_path / "out.csv"), *map(str, files)]) == 0
+    command = pd.read_csv(tmp_path / "out.csv")["probability"]
+    widget = app.App(predict.Predictor.load(model_folder), {})
+    for file in files:
+        widget.add(file.name, file.read_bytes()).result(60)
+    arguments = ["--model", str(model_folder)]
+    with served(smoke.clone.root, "helpers.serve", *arguments, answers="voila/api/shutdown") as url:
+        visit = Visit(browser, url)
+        visit.upload(*((file.name, file.read_bytes()) for file in files))
+        expect(visit.page.locator(".xray-table td:first-child")).to_have_count(len(files), timeout=60_000)
+        page = visit.table()
+    for rows in (widget.rows(), page):
+        found = [float(row["probability"]) for row in rows]
+        np.testing.assert_allclose(found, chosen["probability"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(command, chosen["probability"], rtol=0, atol=1e-5)
 
 
 def test_nothing_was_asked_of_another_host_and_the_console_is_quiet(visit, address):

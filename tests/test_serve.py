@@ -62,20 +62,45 @@ def test_an_open_address_is_used_with_a_warning(started, port, capsys):
     assert "whoever reaches this address can use the page, and nothing is encrypted" in capsys.readouterr().out
 
 
-def test_the_clone_s_model_comes_first_and_another_can_be_named(started, port, tmp_path, monkeypatch):
+def test_the_clone_s_model_comes_first_and_another_can_be_named(started, port, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(config, "PRETRAINED", tmp_path / "pretrained")
+    demo = tmp_path / "reports" / "demo" / "model"
+    monkeypatch.setattr(config, "REPORTS", tmp_path / "reports")
+    assert serve.main(["--port", str(port)]) == 2
+    assert f"{demo} is not a model folder" in capsys.readouterr().err
+    demo.mkdir(parents=True)
+    (demo / "model.json").write_text("{}")
     serve.main(["--port", str(port)])
     for folder in (tmp_path / "pretrained", tmp_path / "other"):
         folder.mkdir()
-        (folder / "model.json").touch()
+        (folder / "model.json").write_text("{}")
     serve.main(["--port", str(port)])
     serve.main(["--port", str(port), "--model", str(tmp_path / "other")])
-    assert [model for _, model, _ in started] == ["", str(tmp_path / "pretrained"), str(tmp_path / "other")]
+    assert [model for _, model, _ in started] == [str(demo), str(tmp_path / "pretrained"), str(tmp_path / "other")]
+
+
+@pytest.mark.parametrize(("card", "there", "named", "used"), [
+    ("{}", True, False, "chest_xray"),
+    ('{"phantoms": true}', True, False, None),
+    ('{"phantoms": true}', True, True, "other"),
+    ("{}", False, False, None),
+])  # fmt: skip
+def test_samples_come_from_the_reader_s_dataset(started, port, tmp_path, monkeypatch, card, there, named, used):
+    monkeypatch.setenv("PNEUMONIA_DATA", "")
+    monkeypatch.setattr(config, "DATA", tmp_path)
+    for name in ["model", "other", *there * ["chest_xray"]]:
+        (tmp_path / name).mkdir()
+    (tmp_path / "model" / "model.json").write_text(card)
+    words = ["--data", str(tmp_path / "other")] if named else []
+    assert serve.main(["--port", str(port), "--model", str(tmp_path / "model"), *words]) == 0
+    assert os.environ["PNEUMONIA_DATA"] == (str(tmp_path / used) if used else "")
 
 
 def test_a_folder_without_a_model_and_a_port_in_use_are_refused(started, port, tmp_path, capsys):
     assert serve.main(["--port", str(port), "--model", str(tmp_path)]) == 2
     assert "is not a model folder" in capsys.readouterr().err
+    assert serve.main(["--port", str(port), "--data", str(tmp_path / "none")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
