@@ -26,7 +26,7 @@ them, of other patients, chose epoch, calibration, threshold and band. The test 
 ## The model
 
 {backbone}, started from {weights}, raw grey pixels {size} x {size}; recipe `{recipe}` of helpers/config.py, seed
-{seed}. Commit {commit}. Made by:
+{seed}.{teacher} Commit {commit}. Made by:
 
 ```
 {command}
@@ -69,8 +69,9 @@ def publish(run: str, target: Path) -> None:
     model.copy(folder / "model", target)
     settings, metrics = provenance.recorded_settings(record), card["metrics"]
     command = record["command"]
-    for key in provenance.PATHS:  # of this machine: their last part says enough
-        if value := getattr(settings, key):
+    for key in provenance.PATHS:  # of this machine, but for other runs: their last part says enough
+        value = getattr(settings, key)
+        if value and not value.startswith("reports/"):
             command = command.replace(value, Path(value).name)
     text = _TEXT.format(
         validation=metrics["validation"]["n"],
@@ -78,6 +79,7 @@ def publish(run: str, target: Path) -> None:
         weights=card["weights_origin"],
         size=card["input_size"][0],
         recipe=settings.recipe,
+        teacher=" Taught by a larger model: half of each target is what that one says." if settings.teacher else "",
         seed=settings.seed,
         commit=(record.get("git") or {}).get("commit") or "unknown",
         command=command,

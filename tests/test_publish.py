@@ -18,7 +18,7 @@ def run(planted, tmp_path, monkeypatch):
     folder = tmp_path / "reports" / "small"
     (folder / "model").mkdir(parents=True)
     weights = str(tmp_path / "secret folder" / "x.weights.h5")
-    settings = config.make_settings("chest_xray", {"weights": weights, "seed": 3})
+    settings = config.make_settings("chest_xray", {"weights": weights, "seed": 3, "teacher": "reports/large/model"})
     films = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
     guard.save(guard.fit(films, films), folder / "model")
     labels, probabilities = np.arange(40) % 2, np.linspace(0, 1, 40)
@@ -32,7 +32,7 @@ def run(planted, tmp_path, monkeypatch):
     }
     model.save(planted, folder / "model", card)
     parameters = {name: getattr(settings, name) for name in config.FIELDS}
-    command = f"python -m helpers.run --profile chest_xray --name small --set weights='{weights}' seed=3"
+    command = f"python -m helpers.run --profile chest_xray --name small --set weights='{weights}' seed=3 teacher=reports/large/model"
     record = {"format": 1, "parameters": parameters, "command": command, "git": {"commit": "abc123"}, "notebooks": {}}
     (folder / "run.json").write_text(json.dumps(record | {"profile": "chest_xray", "run": "small"}))
     return folder
@@ -52,7 +52,8 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
         "Not a medical device",
     ):
         assert said in text
-    assert "--set weights='x.weights.h5' seed=3" in text
+    assert "--set weights='x.weights.h5' seed=3 teacher=reports/large/model" in text
+    assert "Taught by a larger model" in text
     assert str(tmp_path) not in text
     assert "{" not in text
 
