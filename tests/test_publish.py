@@ -32,7 +32,7 @@ def run(planted, tmp_path, monkeypatch):
     }
     model.save(planted, folder / "model", card)
     parameters = {name: getattr(settings, name) for name in config.FIELDS}
-    command = f"python -m helpers.run --profile chest_xray --name small --set weights='{weights}' seed=3 teacher=reports/large/model"
+    command = f"python -m helpers.run --name small --set weights='{weights}' seed=3 teacher=reports/large/model"
     record = {"format": 1, "parameters": parameters, "command": command, "git": {"commit": "abc123"}, "notebooks": {}}
     (folder / "run.json").write_text(json.dumps(record | {"profile": "chest_xray", "run": "small"}))
     return folder
