@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import http.client
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,12 +112,14 @@ def browser() -> Iterator[Browser]:
 
 
 def status(url: str, headers: dict[str, str] | None = None) -> int:
-    """The HTTP status of a request."""
+    """The HTTP status of a request; not by urllib, which allows no upgrade to a websocket."""
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=20) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
+        connection.request("GET", parts.path, headers=headers or {})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 class Visit:
