@@ -80,10 +80,8 @@ def image_files(root: Path) -> Iterator[tuple[str, str, str]]:
 def _examine(file: Path) -> tuple:
     """(width, height, sha256, bytes, mean, thumbnail, why) of one file; `why` says what makes it unreadable."""
     none = np.zeros(_THUMBNAIL**2, np.float32)
-    if file.exists() and not file.is_file():  # a pipe would never end
-        return 0, 0, "", 0, np.nan, none, "unreadable: not a file but a pipe or device"
     try:
-        data = file.read_bytes()
+        data = images.file_bytes(file)
     except OSError as error:
         return 0, 0, "", 0, np.nan, none, f"unreadable: {error.strerror}"
     digest = hashlib.sha256(data).hexdigest()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import math
 import os
 import re
+import stat
 import struct
 import warnings
 from collections.abc import Iterator
@@ -58,9 +60,7 @@ def read(source: str | Path | bytes) -> Decoded:
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     try:
-        if not isinstance(source, bytes) and (size := Path(source).stat().st_size) > MOST_BYTES:
-            raise InputError(f"{name} has {size / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are read.")
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else file_bytes(Path(source))
     except OSError as error:
         raise InputError(f"{name} cannot be opened: {error.strerror or error}.") from error
     if not data:
@@ -74,6 +74,16 @@ def read(source: str | Path | bytes) -> Decoded:
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         raise InputError(f"{name} cannot be read as an image: {error or type(error).__name__}.") from error
     return Decoded(np.ascontiguousarray(pixels), notes)
+
+
+def file_bytes(file: Path) -> bytes:
+    """The bytes of a file; OSError where it cannot be opened, is none (pipes may never end) or too large."""
+    state = file.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, pipe or device")
+    if state.st_size > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has {state.st_size / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are read")
+    return file.read_bytes()
 
 
 def _check_size(height: int, width: int) -> None:
