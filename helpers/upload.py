@@ -13,7 +13,9 @@ MOST_FILES = 20
 
 
 class Upload(anywidget.AnyWidget):
-    """A file input. Each whole file is handed to `on_file` as (name, bytes), in memory; nothing is written to disk."""
+    """A file input. Each whole file is handed to `on_file` as (name, bytes, whether it is the first of those chosen
+    together), in memory; nothing is written to disk.
+    """
 
     _esm = Path(__file__).with_name("upload.js")
     _css = """
@@ -25,7 +27,7 @@ class Upload(anywidget.AnyWidget):
     limit = traitlets.Int(MOST_BYTES).tag(sync=True)
     most = traitlets.Int(MOST_FILES).tag(sync=True)
 
-    def __init__(self, on_file: Callable[[str, bytes], None], accept: str):
+    def __init__(self, on_file: Callable[[str, bytes, bool], None], accept: str):
         super().__init__(accept=accept)
         self._on_file, self._pieces = on_file, bytearray()
         self.on_msg(self._on_piece)
@@ -41,5 +43,5 @@ class Upload(anywidget.AnyWidget):
         self._pieces += buffers[0]
         if message["last"]:
             whole, self._pieces = bytes(self._pieces), bytearray()
-            self._on_file(str(message["name"])[:255], whole)
+            self._on_file(str(message["name"])[:255], whole, bool(message.get("first", True)))
         self.send({"taken": True})
