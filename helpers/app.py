@@ -156,8 +156,6 @@ class App:
     def add(self, file: str, source: Path | bytes) -> Future:
         """Predict one image in the background, then show it, unless the person looks at an earlier one meanwhile."""
         with self._drawing:
-            if not self._waiting:
-                self._staying = False
             self._waiting += 1
             self._say_waiting()
         return self.worker.submit(self._guarded, self._add, file, source)
@@ -211,10 +209,13 @@ class App:
 
     def _on_sample(self, change: dict) -> None:
         if change["new"] in self.samples:
+            self._staying = False
             self.add(change["new"], self.samples[change["new"]])
 
-    def _on_upload(self, file: str, content: bytes) -> Future:
+    def _on_upload(self, file: str, content: bytes, first: bool) -> Future:
         self.sample.value = _NO_SAMPLE  # what is shown is no sample any more, and each can be chosen anew
+        if first:
+            self._staying = False
         return self.add(file, content)
 
     def _on_chosen(self) -> None:

@@ -24,16 +24,16 @@ function render({ model, el }) {
   }
 
   async function sendPiece() {
-    const { file, start } = current;
+    const { file, start, first } = current;
     const piece = await file.slice(start, start + PIECE).arrayBuffer();
     const last = start + piece.byteLength >= file.size;
     current.start += piece.byteLength;
     say(last ? "" : `Sending ${file.name}: ${Math.round((100 * start) / file.size)}%`);
-    model.send({ name: file.name, start, last }, undefined, [piece]);
+    model.send({ name: file.name, start, last, first }, undefined, [piece]);
   }
 
-  function next() {
-    current = waiting.length ? { file: waiting.shift(), start: 0 } : null;
+  function next(first = false) {
+    current = waiting.length ? { file: waiting.shift(), start: 0, first } : null;
     if (current) sendPiece().catch(() => { refused.push(`${current.file.name} could not be read.`); next(); });
     else { say(""); input.value = ""; }
   }
@@ -49,7 +49,7 @@ function render({ model, el }) {
     }
     waiting.push(...fitting.slice(0, Math.max(0, most - waiting.length)));
     say("");
-    if (!current) next();
+    if (!current) next(true);
   }
 
   model.on("msg:custom", (message) => {

@@ -14,7 +14,8 @@ MOST_FILES = 20
 
 
 class Upload(anywidget.AnyWidget):
-    """A file input. Each whole file is handed to `on_file` as (name, bytes), in memory; nothing is written to disk.
+    """A file input. Each whole file is handed to `on_file` as (name, bytes, whether it is the first of those chosen
+    together), in memory; nothing is written to disk.
 
     The next file is asked for, and taken, when the future that `on_file` returns is done: no more than one waits in
     memory, however many a person chooses.
@@ -30,7 +31,7 @@ class Upload(anywidget.AnyWidget):
     limit = traitlets.Int(MOST_BYTES).tag(sync=True)
     most = traitlets.Int(MOST_FILES).tag(sync=True)
 
-    def __init__(self, on_file: Callable[[str, bytes], Future], accept: str):
+    def __init__(self, on_file: Callable[[str, bytes, bool], Future], accept: str):
         super().__init__(accept=accept)
         self._on_file, self._pieces, self._busy = on_file, bytearray(), Future()
         self._busy.set_result(None)
@@ -47,7 +48,7 @@ class Upload(anywidget.AnyWidget):
         self._pieces += buffers[0]
         if message["last"]:
             whole, self._pieces = bytes(self._pieces), bytearray()
-            self._busy = self._on_file(str(message["name"])[:255], whole)
+            self._busy = self._on_file(str(message["name"])[:255], whole, bool(message.get("first", True)))
             self._busy.add_done_callback(lambda _: self.send({"taken": True}))
         else:
             self.send({"taken": True})

@@ -172,7 +172,6 @@ def test_the_empty_page_says_what_it_is_for_and_which_model_it_uses(visit):
     visit.expect_text(
         "90 of 100 pneumonias (sensitivity) and left 80 of 100 healthy images in peace (specificity), on 77 test images"
     )
-    visit.expect_text("The samples are drawn by code, not X-rays")
     assert not visit.page.locator(".xray-pictures").count()
     expect(visit.slider("Threshold")).to_be_hidden()  # nothing to decide yet
 
@@ -285,7 +284,7 @@ def test_a_phone_s_width_is_enough(browser, address):
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 360
     assert phone.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    header = phone.page.get_by_role("columnheader", name="probability").bounding_box()
+    header = phone.page.locator(".xray-table th").nth(1).bounding_box()
     assert header["height"] < 40, "a word is broken over several lines"
     for control in (".xray-upload", ".widget-hslider"):
         assert phone.page.locator(control).first.bounding_box()["width"] <= 360
@@ -321,7 +320,7 @@ def test_the_page_answers_while_twenty_images_are_predicted(browser, address):
     busy.slider("Threshold").get_by_role("slider").focus()
     busy.page.keyboard.press("End")
     busy.expect_text("threshold 1.000")
-    assert "Looking at" in busy.page.locator(".xray-page").inner_text(), "all was done before the slider moved"
+    assert busy.page.locator(".xray-table td:first-child").count() < 20, "all was done before the slider moved"
     expect(busy.page.locator(".xray-table td:first-child")).to_have_count(20, timeout=120_000)
     expect(busy.page.locator(".xray-page h4").first).to_have_text("0.png")  # where the person is
     assert {row["decision"] for row in busy.table()} == {"NORMAL"}
