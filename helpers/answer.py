@@ -37,7 +37,7 @@ STYLE = """<style>
 .xray-table td { overflow-wrap: break-word; min-width: 5em; max-width: 24em; }
 @media (max-width: 600px) {
   .xray-table table, .xray-table tbody { display: block; }
-  .xray-table tr { display: grid; grid-template-columns: 1fr 6.5em 7.5em; }
+  .xray-table tr { display: grid; grid-template-columns: 1fr 7.5em 7.5em; }
   .xray-table tr > * { min-width: 0; padding: 3px 6px; overflow-wrap: break-word; }
   .xray-table td:nth-child(4) { grid-column: 1 / -1; max-width: none; }
   .xray-table td:empty, .xray-table th:nth-child(4) { display: none; }

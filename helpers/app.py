@@ -21,6 +21,7 @@ from helpers.upload import Upload
 
 _MOST_ROWS = 500  # of the sitting's table
 _NO_SAMPLE = "choose a sample"
+_WORKER = "predictions"  # name of the thread
 
 
 def find_model(settings: Settings, run: Path) -> Path:
@@ -89,10 +90,10 @@ class App:
     def __init__(self, predictor: predict.Predictor, samples: dict[str, Path | bytes], name: str = ""):
         self.predictor, self.samples, self.name = predictor, samples, name
         self.answers: list[Answer] = []
-        self.worker = ThreadPoolExecutor(1)
+        self.worker = ThreadPoolExecutor(1, _WORKER)
         self._drawing = threading.RLock()  # the worker and the person's own events draw on one page
         self._waiting = 0  # images handed to the worker and not yet answered
-        self._listing = self._staying = False  # "Shown" changes by us; the person looks at an earlier image
+        self._staying = False  # the person looks at an earlier image
         self.upload = Upload(self._on_upload, ",".join(images.SUFFIXES))
         style, wide = {"description_width": "90px"}, {"width": "min(560px, 98%)"}
         self.sample = widgets.Dropdown(options=[_NO_SAMPLE, *samples], description="Sample", style=style, layout=wide)
@@ -115,7 +116,7 @@ class App:
         for later in (self.chosen, self.controls):  # nothing to control before the first answer
             later.layout.display = "none"
         self.sample.observe(self._on_sample, "value")
-        self.chosen.observe(lambda _: self._on_chosen(), "value")
+        self.chosen.observe(self._on_chosen, "value")
         self.method.observe(lambda _: self._show(), "value")
         self.opacity.observe(lambda _: self._set_opacity(), "value")
         self.threshold.observe(lambda _: self._decide(), "value")
@@ -184,10 +185,8 @@ class App:
         with self._drawing:
             self.answers = [*self.answers, found][-_MOST_ROWS:]
             kept = self.chosen.value if self._staying and self.chosen.value in self.answers else found
-            self._listing = True
             self.chosen.options = [(f"{i}: {a.file}", a) for i, a in enumerate(self.answers, start=1)]
             self.chosen.value = kept
-            self._listing = False
             for hidden in (self.chosen, self.controls):
                 hidden.layout.display = None
             self._draw_table()
@@ -218,9 +217,12 @@ class App:
             self._staying = False
         return self.add(file, content)
 
-    def _on_chosen(self) -> None:
-        if not self._listing:
-            self._staying = self.chosen.value is not self.answers[-1]
+    def _on_chosen(self, change: dict) -> None:
+        if threading.current_thread().name.startswith(_WORKER):
+            return  # listed anew by us, not chosen by the person
+        with self._drawing:
+            self.chosen.value = picked = change["new"]  # the list may have been made anew meanwhile
+            self._staying = picked is not self.answers[-1]
             self._show()
 
     def _show(self) -> None:

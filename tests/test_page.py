@@ -134,7 +134,8 @@ class Visit:
         self.page.on("request", lambda request: self.asked.add(re.sub(r"^(\w+:(//[^/]*)?).*", r"\1", request.url)))
         self.page.goto(address, timeout=120_000)
         if "/lab/" in address:
-            self.page.get_by_role("menuitem", name="Run", exact=True).click(timeout=120_000)
+            self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)
+            self.page.get_by_role("menuitem", name="Run", exact=True).click()
             self.page.get_by_text("Run All Cells", exact=True).click()
         expect(self.page.locator(".xray-upload")).to_be_visible(timeout=120_000)
 
@@ -314,8 +315,9 @@ def test_another_site_is_refused(visit, address):
 
 def test_the_page_answers_while_twenty_images_are_predicted(browser, address):
     busy = Visit(browser, address)
-    busy.upload(*((f"{number}.png", encoded(planted_film((2, 20), 1500, number), "PNG")) for number in range(20)))
-    expect(busy.page.locator(".xray-page h4").first).to_be_visible(timeout=60_000)
+    large = encoded(SICK.repeat(50, axis=0).repeat(50, axis=1), "PNG")  # 23 megapixels: soon sent, slow to decode
+    busy.upload(*((f"{number}.png", large) for number in range(20)))
+    expect(busy.page.locator(".xray-page h4").first).to_have_text(re.compile(r"[1-9]\.png"), timeout=60_000)
     busy.page.get_by_label("Shown").select_option("1: 0.png")
     busy.slider("Threshold").get_by_role("slider").focus()
     busy.page.keyboard.press("End")
