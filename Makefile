@@ -58,9 +58,8 @@ audit: $(DEV_READY) ## ask which locked packages have known vulnerabilities (nee
 
 # Pins that still fit the lists stay; `make lock ARGS=--upgrade` moves them all.
 lock: $(DEV_READY) ## resolve requirements/*.in into the locks, with hashes (needs the network)
-	for list in analysis dev; do \
-	  $(UV) pip compile --quiet --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/$$list.in -o requirements/$$list.lock || exit 1; \
-	done
+	$(UV) pip compile --quiet --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/analysis.in -o requirements/analysis.lock
+	$(UV) pip compile --quiet --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/dev.in -o requirements/dev.lock
 
 clean: ## remove .venv, caches and the phantoms drawn by code
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis data/demo data/smoke data/demo-*-seed* data/smoke-*-seed*

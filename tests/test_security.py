@@ -156,7 +156,7 @@ PAYLOADS = (
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_a_setting_reaches_a_notebook_as_text(payload, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = {"data": payload, "model": payload, "weights": payload}
+    given = dict.fromkeys(provenance.PATHS, payload)
     settings = make_settings("smoke", config.parse_assignments([f"{name}={value}" for name, value in given.items()]))
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel, "papermill": {}})
@@ -168,7 +168,7 @@ def test_a_setting_reaches_a_notebook_as_text(payload, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [name for name in config.FIELDS if name not in ("data", "model", "weights")])
+@pytest.mark.parametrize("name", [name for name in config.FIELDS if name not in provenance.PATHS])
 def test_every_other_setting_takes_no_free_text(name):
     with pytest.raises(InputError, match=name):
         make_settings("smoke", {name: PAYLOADS[0]})
