@@ -97,11 +97,11 @@ class Settings:
     teacher: str = _setting(
         "", "04", "fine-tuning: a saved model folder; half of what each image is taught to be is what that model says"
     )
+    validation_views: int = _setting(
+        0, "04", "augmented views of each validation image that choose epoch and threshold beside the plain one", 0, 20
+    )
 
     model: str = _setting("", "05", "evaluate this saved model folder instead of the run's own")
-    validation_views: int = _setting(
-        0, "05", "augmented views of each validation image that calibrate and set the threshold beside the plain", 0, 20
-    )
     threshold_policy: str = _setting(
         "sensitivity>=0.97", "05", "sensitivity>=X, youden, or a number; chosen on validation"
     )

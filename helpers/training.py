@@ -167,19 +167,24 @@ def predict_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray
     return predict_rows(model.logit_model(classifier), images, rows)[:, 0].astype(np.float64)
 
 
-def hardened_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray, settings: Settings) -> np.ndarray:
-    """Logits of `rows` as they are, then under each of `validation_views` draws of the training augmentation.
+def hardened_batches(images: np.ndarray, rows: np.ndarray, settings: Settings) -> tf.data.Dataset:
+    """Batches of `rows` as they are, then under each of `validation_views` draws of the training augmentation.
 
-    float64 (n * (1 + views),), view after view, each in the order of `rows`. Images of another collection differ from
-    validation as augmented ones do: in sharpness, greys, noise and geometry.
+    View after view, each in the order of `rows`. Images of another collection differ from validation as augmented ones
+    do: in sharpness, greys, noise and geometry.
     """
-    parts, network = [predict_logits(classifier, images, rows)], model.logit_model(classifier)
+    data = batches.viewed_batches(images, rows)
     for view in range(settings.validation_views):
         rng = np.random.default_rng([settings.seed, 1, view])
         change = batches.draw_augmentation(settings, len(rows), rng)
-        data = batches.viewed_batches(images, rows, change, settings)
-        parts.append(network.predict(data, verbose=0)[:, 0].astype(np.float64))
-    return np.concatenate(parts)
+        data = data.concatenate(batches.viewed_batches(images, rows, change, settings))
+    return data
+
+
+def hardened_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray, settings: Settings) -> np.ndarray:
+    """Logits of `hardened_batches`, float64 (n * (1 + views),)."""
+    logits = model.logit_model(classifier).predict(hardened_batches(images, rows, settings), verbose=0)
+    return logits[:, 0].astype(np.float64)
 
 
 def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, weights: np.ndarray) -> Validate:
@@ -303,8 +308,10 @@ def train_stage(
             return taught(data, teacher, settings.batch_size) if teacher and not head else data
 
         def held_out() -> tf.data.Dataset:
-            return batches.viewed_batches(images, validation.rows)
+            return hardened_batches(images, held_rows, settings)
 
+        held_rows, views = validation.rows, 1 + settings.validation_views
+        validation = Part(*(np.tile(part, views) for part in validation))
     if head:
         compile_model(network, settings.head_rate, settings)
     else:

@@ -513,6 +513,17 @@ def test_hardened_logits_are_plain_ones_and_then_those_of_each_view(cache):
     assert np.array_equal(plain, found[:3])
 
 
+@pytest.mark.usefixtures("graphs")
+def test_epochs_are_judged_on_the_views_too(tmp_path, cache, splits):
+    chosen = settings(validation_views=2, noise=0.5, cached_views=0, unfrozen_layers=-1, fine_tuning_epochs=1)
+    classifier = images_network()
+    rows = training.training_parts(splits, chosen)["validation"].rows
+    logits = training.hardened_logits(classifier, cache, rows, chosen)
+    labels = np.tile(splits["label"].to_numpy()[rows] == "PNEUMONIA", 3)
+    _, history = training.train_stage(classifier, "fine_tuning", cache, splits, chosen, tmp_path)
+    assert history["val_auc"].iloc[0] == pytest.approx(roc_auc_score(labels, logits), abs=1e-6)
+
+
 def test_logits_and_rows_come_in_order(cache):
     classifier = images_network()
     rows = np.array([5, 1, 30])
