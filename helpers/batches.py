@@ -71,11 +71,15 @@ def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -
         pixels = tf.clip_by_value(pixels + (smooth - pixels) * blur, 0.0, 255.0)
     if settings.gamma:
         pixels = 255.0 * tf.pow(pixels / 255.0, gamma)
-    mean = tf.reduce_mean(pixels, axis=(1, 2, 3), keepdims=True)
-    pixels = (pixels - mean) * gain + mean + offset
+    if settings.contrast:
+        mean = tf.reduce_mean(pixels, axis=(1, 2, 3), keepdims=True)
+        pixels = (pixels - mean) * gain + mean
+    if settings.brightness:
+        pixels += offset
     if settings.noise:
         pixels += noise * tf.random.stateless_normal(tf.shape(pixels), augmentation.seed[0])
-    pixels = tf.clip_by_value(pixels, 0.0, 255.0)
+    if settings.contrast or settings.brightness or settings.noise:
+        pixels = tf.clip_by_value(pixels, 0.0, 255.0)
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=pixels,
         transforms=augmentation.transforms,

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import errno
-import io
-import logging
-import math
 import os
-import re
 import stat
-import struct
-import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pydicom
-from PIL import Image, ImageOps, UnidentifiedImageError
-from pydicom.encaps import get_frame
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from helpers import config
+from helpers import config, decode
 from helpers.config import InputError
 
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages repeat what stands in the header
-
 SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")
-MOST_PIXELS = 64_000_000  # a chest film scanned at 50 micrometres; more takes a second and a gigabyte too many
 MOST_BYTES = 500_000_000  # of a file: twice what the largest picture takes as it is
-_MOST_SCANS = 2_000_000_000  # pixels times passes over them: a progressive JPEG of a few kB could ask for thousands
-_STRIP = 1_000_000  # pixels that are computed with at once: a whole film in floating point would fill the memory
 
 
 class Decoded(NamedTuple):
@@ -66,7 +50,7 @@ def read(source: str | Path | bytes) -> Decoded:
     if not data:
         raise InputError(f"{name} is empty (0 bytes).")
     try:
-        pixels, notes = _read_dicom(data) if data[128:132] == b"DICM" else (_read_raster(data), ())
+        pixels, notes = decode.read_dicom(data) if data[128:132] == b"DICM" else (decode.read_raster(data), ())
     except InputError as error:
         raise InputError(f"{name} {error}") from error
     except UnidentifiedImageError as error:
@@ -84,155 +68,6 @@ def file_bytes(file: Path) -> bytes:
     if state.st_size > MOST_BYTES:
         raise OSError(errno.EFBIG, f"it has {state.st_size / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are read")
     return file.read_bytes()
-
-
-def _check_size(height: int, width: int) -> None:
-    if height * width > MOST_PIXELS:
-        raise InputError(f"has {height * width / 1e6:.0f} megapixels; at most {MOST_PIXELS / 1e6:.0f} are read.")
-
-
-def _check_scans(jpeg: bytes, pixels: int) -> None:
-    if jpeg.count(b"\xff\xda") * pixels > _MOST_SCANS:
-        raise InputError("is a JPEG with more passes over its pixels than any camera writes.")
-
-
-def _strips(height: int, width: int) -> Iterator[slice]:
-    """Rows of an image, some at a time."""
-    rows = max(1, _STRIP // width)
-    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
-
-
-def _read_raster(data: bytes) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size is the limit
-        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-        _check_size(*image.size)
-        if image.format == "JPEG":
-            _check_scans(data, image.width * image.height)
-        image.load()
-    deep = image.mode in ("I", "I;16", "I;16B", "F")
-    bits = max(8, math.ceil(math.log2(max(image.getextrema()[1], 1) + 1))) if deep else 8  # the fewest for the largest
-    clear = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA")
-    grey = np.empty((image.height, image.width), np.uint8)
-    for rows in _strips(*grey.shape):
-        strip = image.crop((0, rows.start, image.width, rows.stop))
-        if deep:
-            grey[rows] = _to_uint8(np.asarray(strip), 0, 2**bits - 1)
-            continue
-        if clear:
-            strip = strip.convert("RGBA")
-            strip = Image.alpha_composite(Image.new("RGBA", strip.size, (0, 0, 0, 255)), strip)
-        grey[rows] = np.asarray(strip.convert("L"))
-    upright = Image.fromarray(grey)
-    upright.info = image.info
-    ImageOps.exif_transpose(upright, in_place=True)
-    return np.asarray(upright)
-
-
-def _read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's repeat what stands in the header
-        if str(DeflatedExplicitVRLittleEndian).encode() in data[132:4096]:  # can unpack to any size before we may look
-            raise InputError("is a deflated DICOM file, which is not read; save it uncompressed.")
-        try:
-            dicom = pydicom.dcmread(io.BytesIO(data))
-            if "PixelData" not in dicom:
-                raise InputError("is a DICOM file without an image in it.")
-            _check_size(int(dicom.Rows), int(dicom.Columns))
-            if dicom.file_meta.TransferSyntaxUID.is_encapsulated:
-                _check_frame(dicom)
-            return _dicom_pixels(dicom), tuple(_dicom_notes(dicom))
-        except InputError:
-            raise
-        except Exception as error:  # its message may repeat the header, so that only its kind is told
-            raise InputError(f"cannot be read as an image: as DICOM it is damaged ({type(error).__name__}).") from None
-
-
-def _check_frame(dicom: pydicom.Dataset) -> None:
-    """Refuse a compressed frame that is of another size than the header says: its decoder would believe the frame."""
-    if dicom.file_meta.TransferSyntaxUID == RLELossless:  # has no size of its own
-        return
-    frame = get_frame(dicom.PixelData, 0, number_of_frames=int(dicom.get("NumberOfFrames") or 1))
-    said, found = (int(dicom.Rows), int(dicom.Columns), int(dicom.get("SamplesPerPixel", 1))), None
-    if frame.startswith(b"\xff\x4f\xff\x51"):  # JPEG 2000 without a wrapper, in which pydicom can turn for ever
-        right, bottom, left, top, parts = struct.unpack_from(">4I16xH", frame, 8)
-        found = bottom - top, right - left, parts
-    elif frame.startswith(b"\xff\xd8"):
-        found = _jpeg_size(frame)
-        _check_scans(frame, said[0] * said[1])
-    if found != said:
-        raise InputError("cannot be read as an image: as DICOM it is damaged (its frame is of another size or kind).")
-
-
-def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """(height, width, samples per pixel) of a JPEG or JPEG-LS stream; None for one whose header has gaps.
-
-    At such a gap gdcm ends the process.
-    """
-    place, size = 2, None
-    while frame[place : place + 1] == b"\xff" and place + 10 <= len(frame):
-        marker, length, height, width, parts = struct.unpack_from(">xBHx2HB", frame, place)
-        if marker == 0xDA:  # the pixels begin
-            return size
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            size = height, width, parts
-        place += 2 + length
-    return None
-
-
-def _dicom_pixels(dicom: pydicom.Dataset) -> np.ndarray:
-    uid = dicom.file_meta.TransferSyntaxUID
-    plain = uid in (JPEGBaseline8Bit, JPEGExtended12Bit)
-    try:
-        frame = pixel_array(dicom, index=0, decoding_plugin="pillow" if plain else "")  # the more robust of two
-    except (RuntimeError, NotImplementedError):  # no decoder, or none that manages
-        how = f" ({uid.name})" if uid.name != uid else ""
-        raise InputError(f"stores its pixels in a way{how} that cannot be decoded here.") from None
-    if dicom.get("SamplesPerPixel", 1) > 1:
-        return np.asarray(Image.fromarray(frame.astype(np.uint8)).convert("L"))
-    strips = [frame[rows] for rows in _strips(*frame.shape)]
-    low, high = _dicom_range(dicom)
-    first = apply_modality_lut(strips[0], dicom)
-    if apply_voi_lut(first, dicom) is first:  # no window
-        least = min(float(apply_modality_lut(strip, dicom).min()) for strip in strips)
-        if least < 0:  # signed: what is used of the range is unknown
-            low, high = least, max(float(apply_modality_lut(strip, dicom).max()) for strip in strips)
-    grey = np.empty(frame.shape, np.uint8)
-    for rows, strip in zip(_strips(*frame.shape), strips, strict=True):
-        grey[rows] = _to_uint8(apply_voi_lut(apply_modality_lut(strip, dicom), dicom), low, high)
-    return 255 - grey if dicom.get("PhotometricInterpretation") == "MONOCHROME1" else grey
-
-
-def _dicom_notes(dicom: pydicom.Dataset) -> Iterator[str]:
-    """Why this file may not be what a chest model is for; in our words, but for codes of the standard."""
-    modality = str(dicom.get("Modality", ""))
-    if modality not in ("", "CR", "DX", "RG"):
-        code = f" ({modality})" if re.fullmatch("[A-Z]{2,4}", modality) else ""
-        yield f"DICOM modality{code} is not that of a radiograph"
-    part = str(dicom.get("BodyPartExamined", "")).upper()
-    if part and not any(known in part for known in ("CHEST", "THORAX", "LUNG")):
-        yield "DICOM header names another body part than the chest"
-    if str(dicom.get("ViewPosition", "")).upper() in ("LL", "RL", "LATERAL"):
-        yield "lateral view, but the model knows frontal ones only"
-    if int(dicom.get("NumberOfFrames") or 1) > 1:
-        yield f"only the first of {int(dicom.NumberOfFrames)} frames was read"
-
-
-def _dicom_range(dicom: pydicom.Dataset) -> tuple[float, float]:
-    """The lowest and highest value that a pixel can have after rescaling and windowing."""
-    for tables in ("VOILUTSequence", "ModalityLUTSequence"):
-        if dicom.get(tables):
-            return 0.0, 2.0 ** int(dicom[tables].value[0].LUTDescriptor[2]) - 1
-    bits, signed = int(dicom.BitsStored), bool(dicom.PixelRepresentation)
-    ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    low, high = sorted(float(end) for end in apply_modality_lut(np.array(ends), dicom))
-    return low, high
-
-
-def _to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values from `low` (black) to `high` (white) to 0-255."""
-    share = (values.astype(np.float64) - low) / max(high - low, 1e-9)
-    return np.clip(np.rint(255 * share), 0, 255).astype(np.uint8)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

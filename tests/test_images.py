@@ -23,7 +23,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from helpers import images
+from helpers import decode, images
 from helpers.config import InputError
 from tests.conftest import dicom, transcoded
 
@@ -166,9 +166,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
     data = encode(Image.fromarray(RAMP))
-    monkeypatch.setattr(images, "MOST_PIXELS", 120)
+    monkeypatch.setattr(decode, "MOST_PIXELS", 120)
     assert images.read_image(data).size == 120
-    monkeypatch.setattr(images, "MOST_PIXELS", 119)
+    monkeypatch.setattr(decode, "MOST_PIXELS", 119)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(InputError, match="megapixels; at most"):
         images.read_image(data)
@@ -305,7 +305,7 @@ def test_damaged_or_too_large_dicom_is_refused(monkeypatch):
     data = dicom(DEEP)
     with pytest.raises(InputError, match="cannot be read as an image"):
         images.read_image(data[:-100])
-    monkeypatch.setattr(images, "MOST_PIXELS", 100)
+    monkeypatch.setattr(decode, "MOST_PIXELS", 100)
     with pytest.raises(InputError, match="megapixels"):
         images.read_image(data)
 

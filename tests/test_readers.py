@@ -19,7 +19,7 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from helpers import config, images
+from helpers import config, decode, images
 from helpers.config import InputError
 from tests.conftest import dicom
 
@@ -64,7 +64,7 @@ def check(data: bytes) -> None:
     else:
         assert found.dtype == np.uint8
         assert found.ndim == 2
-        assert 0 < found.size <= images.MOST_PIXELS
+        assert 0 < found.size <= decode.MOST_PIXELS
 
 
 @common
