@@ -100,7 +100,7 @@ def runs_table(folder: Path) -> pd.DataFrame:
             rows.append({"run": file.parent.name} | values)
     columns = ["run", "recipe", "backbone", "seed", "n", "accuracy", "sensitivity", "specificity", "auc"]
     table = pd.DataFrame(rows, columns=columns).sort_values(["recipe", "backbone", "seed", "run"])
-    return table.set_index("run")
+    return table.set_index("run").rename(columns=evaluation.in_words)
 
 
 def _text(value: float | None, sign: str = "") -> str:

@@ -20,6 +20,7 @@ from .config import InputError, parse_policy
 NEGATIVE, POSITIVE = "NORMAL", "PNEUMONIA"
 METRICS = ("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 METRICS += ("precision", "npv", "f1", "brier", "ece")
+ABBREVIATIONS = ("auc", "npv", "f1", "ece")
 
 # What others report for the dataset's 624 test images: percent, but the AUC a fraction; None where not reported.
 _COLUMNS = ("who", "accuracy", "sensitivity", "specificity", "auc", "how", "source")
@@ -346,6 +347,11 @@ def summarise(frame: pd.DataFrame, threshold: float, policy: str, resamples: int
     }
 
 
+def in_words(name: str) -> str:
+    """The name of a metric to read: "AUC" for "auc", "balanced accuracy" for "balanced_accuracy"."""
+    return name.upper() if name in ABBREVIATIONS else name.replace("_", " ")
+
+
 def _text(metric: dict, scale: float = 1, digits: int = 3) -> tuple[str, str]:
     """Value and interval to read; "–" for what is undefined."""
     numbers = (metric[key] for key in ("value", "low", "high"))
@@ -357,7 +363,7 @@ def table(summary: dict) -> pd.DataFrame:
     """`summarise`'s result to read: columns metric, value, 95% interval (text), and n, the images it is about."""
     tp, fp, fn, tn = (summary["confusion"][name] for name in ("tp", "fp", "fn", "tn"))
     about = {"sensitivity": tp + fn, "specificity": tn + fp, "precision": tp + fp, "npv": tn + fn}
-    rows = [(name.replace("_", " "), *_text(summary[name]), about.get(name, summary["n"])) for name in METRICS]
+    rows = [(in_words(name), *_text(summary[name]), about.get(name, summary["n"])) for name in METRICS]
     parts = summary.get("by_subtype", {}).items()
     rows += [(f"sensitivity, {name}", *_text(part["sensitivity"]), part["n"]) for name, part in parts]
     return pd.DataFrame(rows, columns=["metric", "value", "95% interval", "n"])
@@ -366,7 +372,7 @@ def table(summary: dict) -> pd.DataFrame:
 def compare_published(summary: dict, name: str, how: str) -> pd.DataFrame:
     """This run, called `name` and obtained as `how` says, on top of PUBLISHED.
 
-    Columns who, accuracy, sensitivity, specificity (percent), auc (fraction), n, how (with the source); the numbers as
+    Columns who, accuracy, sensitivity, specificity (percent), AUC (fraction), n, how (with the source); the numbers as
     text, this run's with their 95% interval in brackets.
     """
     digits = {"accuracy": (100, 1), "sensitivity": (100, 1), "specificity": (100, 1), "auc": (1, 3)}
@@ -375,4 +381,4 @@ def compare_published(summary: dict, name: str, how: str) -> pd.DataFrame:
     others = [r | {k: "–" if r[k] is None else f"{r[k]:.{d}f}" for k, (_, d) in digits.items()} for r in PUBLISHED]
     for row in others:
         row["how"] += f" ({row['source']})" if row["source"] else ""
-    return pd.DataFrame([own, *others], columns=["who", *digits, "n", "how"])
+    return pd.DataFrame([own, *others], columns=["who", *digits, "n", "how"]).rename(columns=in_words)

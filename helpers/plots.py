@@ -92,14 +92,14 @@ def learning_curves(history: pd.DataFrame, title: str) -> None:
     """Loss in training and validation, and validation AUC, by epoch; a ring marks the epoch that was kept."""
     best = history.loc[history["val_loss"].idxmin()]
     panels = 2 if "val_auc" in history else 1
-    _, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 3.1), squeeze=False)
+    _, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 3.4), squeeze=False)
     left = axes[0, 0]
     left.plot(history["epoch"], history["loss"], "o-", ms=4, color=SPLIT_COLOURS["train"], label="train, augmented")
     validation = "validation, calibrated" if panels == 2 else "validation"
     left.plot(history["epoch"], history["val_loss"], "o-", ms=4, color=SPLIT_COLOURS["validation"], label=validation)
     left.plot(best["epoch"], best["val_loss"], "o", ms=12, mfc="none", mec="black", label="kept")
     left.set(xlabel="epoch (0: before training)", ylabel="loss", title=title)
-    left.legend(frameon=False)
+    left.figure.legend(loc="outside lower center", ncols=3, frameon=False)
     if panels == 2:
         right = axes[0, 1]
         right.plot(history["epoch"], history["val_auc"], "o-", ms=4, color=SPLIT_COLOURS["validation"])
@@ -150,7 +150,7 @@ def ranking_curves(predictions: pd.DataFrame, threshold: float) -> None:
 
 def reliability_diagram(predictions: pd.DataFrame) -> None:
     """Observed share of pneumonia against mean predicted probability, in bins; the diagonal is perfect calibration."""
-    _, axis = plt.subplots(figsize=(4.8, 4.2))
+    _, axis = plt.subplots(figsize=(5.8, 4.2))
     for name in ("validation", "test"):
         part = predictions[predictions["split"] == name]
         if len(part):
@@ -165,7 +165,7 @@ def reliability_diagram(predictions: pd.DataFrame) -> None:
             )  # fmt: skip
     axis.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
     axis.set(xlabel="predicted probability", ylabel="observed share of pneumonia", title="Reliability (area: images)")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
 
 
 def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None:
@@ -180,7 +180,7 @@ def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None
                     axis.plot([metric["low"], metric["high"]], [row + shift] * 2, color=colour, linewidth=2, alpha=0.6)
                 axis.plot(metric["value"], row + shift, "o", color=colour, label=split if row == 0 else None)
     axis.set(yticks=range(len(names)), xlabel="value, with 95% interval")
-    axis.set_yticklabels([name.replace("_", " ") for name in names])
+    axis.set_yticklabels([evaluation.in_words(name) for name in names])
     axis.invert_yaxis()
     axis.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
 

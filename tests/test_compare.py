@@ -121,5 +121,5 @@ def test_runs_on_the_same_data_stand_side_by_side(runs):
     table = compare.runs_table(config.REPORTS / "strong")
     assert list(table.index) == ["weak", "strong"]
     assert list(table["seed"]) == [1, 2]
-    assert table.loc["weak", "auc"] == "0.900 (0.800\u2013\u2013)"
+    assert table.loc["weak", "AUC"] == "0.900 (0.800\u2013\u2013)"
     assert list(compare.runs_table(config.REPORTS / "elsewhere").index) == ["elsewhere"]

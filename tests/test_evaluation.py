@@ -392,7 +392,7 @@ def test_tables_survive_the_way_through_sorted_json():
     assert compared.loc[0, ["who", "n", "how"]].tolist() == ["this run", 200, "one seed"]
     assert compared.loc[0, "accuracy"].startswith(f"{100 * summary['accuracy']['value']:.1f} (")
     kermany = compared[compared["who"].str.startswith("Kermany")].iloc[0]
-    assert kermany[["accuracy", "sensitivity", "specificity", "auc"]].tolist() == ["92.8", "93.2", "90.1", "0.968"]
+    assert kermany[["accuracy", "sensitivity", "specificity", "AUC"]].tolist() == ["92.8", "93.2", "90.1", "0.968"]
     assert not compared.isna().any(axis=None)
 
 
