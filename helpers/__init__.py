@@ -1,5 +1,10 @@
 """What the notebooks share: one module per job, each importing only from those before it in this list.
 
-config, images, anatomy, phantom, dataset, batches, model, activations, training, evaluation, explain, plots, predict,
-app: the analysis. markup, report, kernel, provenance, plan, run: the runner and its pages. download: the public data.
+config, decode, images, anatomy, phantom, dataset, guard, batches, model, activations, training, evaluation, explain,
+plots, predict, answer, upload, app: the analysis and its page. markup, report, sources, provenance, kernel, plan, run:
+the runner and its pages. compare, publish, serve, download: a command each.
 """
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow would greet on every command's output

@@ -12,8 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import keras
 import numpy as np
 from PIL import Image
