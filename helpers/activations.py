@@ -128,6 +128,6 @@ def cached_batches(arrays: list[np.ndarray], order: np.ndarray, batch_size: int,
     return (
         tf.data.Dataset.from_tensor_slices((order, *(part[order] for part in rest)))
         .batch(batch_size)
-        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(read)  # one at a time: more would wait for Python's lock, and hold more in memory
         .prefetch(2)
     )

@@ -78,21 +78,21 @@ def image_files(root: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _examine(file: Path) -> tuple:
-    """(width, height, sha256, bytes, mean, thumbnail, why) of one file; `why` says what makes it unreadable."""
+    """(width, height, sha256, why, bytes, mean, thumbnail) of one file; `why` says what makes it unreadable."""
     none = np.zeros(_THUMBNAIL**2, np.float32)
     try:
         data = images.file_bytes(file)
     except OSError as error:
-        return 0, 0, "", 0, np.nan, none, f"unreadable: {error.strerror}"
+        return 0, 0, "", f"unreadable: {error.strerror}", 0, np.nan, none
     digest = hashlib.sha256(data).hexdigest()
     try:
         pixels = images.read_image(data)
     except InputError as error:
-        return 0, 0, digest, len(data), np.nan, none, f"unreadable: {error}"
+        return 0, 0, digest, f"unreadable: {error}", len(data), np.nan, none
     small = images.resize(pixels, _THUMBNAIL).astype(np.float32).ravel()
     small -= small.mean()
     length = float(np.linalg.norm(small))
-    return *pixels.shape[::-1], digest, len(data), float(pixels.mean()), small / length if length else none, ""
+    return *pixels.shape[::-1], digest, "", len(data), float(pixels.mean()), small / length if length else none
 
 
 def scan(root: Path) -> Scan:
@@ -105,10 +105,13 @@ def scan(root: Path) -> Scan:
     found = sorted(image_files(root))
     if not found:
         raise InputError(f"{root} has no images in train/ or test/ below NORMAL and PNEUMONIA ({images.SUFFIXES}).")
+    facts, thumbnails = [], np.empty((len(found), _THUMBNAIL**2), np.float32)
     with ThreadPoolExecutor(4) as pool:
         examined = pool.map(lambda row: _examine(root / row[0]), found)
-        facts = list(tqdm(examined, total=len(found), desc="scan", mininterval=1))
-    width, height, digest, size, mean, thumbnails, why = (list(column) for column in zip(*facts, strict=True))
+        for row, (*fact, thumbnail) in enumerate(tqdm(examined, total=len(found), desc="scan", mininterval=1)):
+            facts.append(fact)
+            thumbnails[row] = thumbnail
+    width, height, digest, why, size, mean = (list(column) for column in zip(*facts, strict=True))
     path, split, label = (list(column) for column in zip(*found, strict=True))
     patient, _, subtype = (list(column) for column in zip(*map(parse_name, path), strict=True))
     manifest = pd.DataFrame(
@@ -117,7 +120,7 @@ def scan(root: Path) -> Scan:
     )[MANIFEST_COLUMNS]
     _exclude_copies(manifest)
     manifest["excluded"] = manifest["why"] != ""
-    return Scan(manifest, pd.DataFrame({"bytes": size, "mean": mean}), np.stack(thumbnails))
+    return Scan(manifest, pd.DataFrame({"bytes": size, "mean": mean}), thumbnails)
 
 
 def _exclude_copies(manifest: pd.DataFrame) -> None:
@@ -139,8 +142,8 @@ def _exclude_copies(manifest: pd.DataFrame) -> None:
 def near_duplicates(scanned: Scan, above: float = NEAR_DUPLICATE) -> pd.DataFrame:
     """Pairs of images whose thumbnails correlate `above` (0-1) and whose bytes differ: path_a, path_b, correlation."""
     vectors, pairs = scanned.thumbnails, []
-    for start in range(0, len(vectors), 1000):
-        similar = vectors[start : start + 1000] @ vectors.T
+    for start in range(0, len(vectors), 250):
+        similar = vectors[start : start + 250] @ vectors.T
         rows, columns = np.nonzero(similar > above)
         pairs += [(a + start, b, similar[a, b]) for a, b in zip(rows, columns, strict=True) if a + start < b]
     table = pd.DataFrame(pairs, columns=["a", "b", "correlation"])

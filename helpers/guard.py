@@ -7,6 +7,7 @@ empty image lies off it, or on it at an impossible place. It looks at the pictur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from helpers import config
 FILE = "guard.npz"
 FALSE_ALARMS = 0.01
 _SIDE, _COMPONENTS = 32, 40
+_MOST = 2000  # training images that are learnt from: more of them cost memory and change little
 
 
 class Guard(NamedTuple):
@@ -31,17 +33,17 @@ class Guard(NamedTuple):
     precision: np.ndarray  # float32 (2, 2): inverse covariance of these two
     limit: np.ndarray  # float32 ()
 
-    def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """How unlike the training images each of `pixels` is: uint8 (n, height, width) to float64 (n,), 0 and up."""
+    def scores(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """How unlike the training images each of `pixels`, n of uint8 (height, width), is: float64 (n,), 0 and up."""
         distance = _distances(_thumbnails(pixels), self.mean, self.components, self.variance) - self.centre
         return np.einsum("ni,ij,nj->n", distance, self.precision, distance)
 
-    def strangers(self, pixels: np.ndarray) -> np.ndarray:
-        """bool (n,): which of `pixels`, uint8 (n, height, width), do not look like the training images."""
+    def strangers(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """bool (n,): which of `pixels`, n of uint8 (height, width), do not look like the training images."""
         return self.scores(pixels).astype(np.float32) > self.limit
 
 
-def _thumbnails(pixels: np.ndarray) -> np.ndarray:
+def _thumbnails(pixels: Sequence[np.ndarray]) -> np.ndarray:
     """float64 (n, 1024), each with mean 0 and deviation 1, unless nearly uniform."""
     small = [Image.fromarray(one).resize((_SIDE, _SIDE), Image.Resampling.BOX) for one in pixels]
     flat = np.stack([np.asarray(one, np.float64).ravel() for one in small])
@@ -56,9 +58,9 @@ def _distances(flat: np.ndarray, mean: np.ndarray, components: np.ndarray, varia
     return np.log(np.stack([off + 1, (inside**2 / variance).sum(axis=1) + 1e-3], axis=1))
 
 
-def fit(train: np.ndarray, validation: np.ndarray) -> Guard:
-    """Learn from `train`, uint8 (n, height, width), n at least 4; the limit lets 99% of `validation` pass."""
-    flat = _thumbnails(train)
+def fit(train: Sequence[np.ndarray], validation: Sequence[np.ndarray]) -> Guard:
+    """Learn from `train`, at least 4 of uint8 (height, width), evenly; the limit lets 99% of `validation` pass."""
+    flat = _thumbnails(train[:: -(-len(train) // _MOST)])
     pca = PCA(min(_COMPONENTS, len(flat) // 2), svd_solver="covariance_eigh").fit(flat)
     space = tuple(part.astype(np.float32) for part in (pca.mean_, pca.components_, pca.explained_variance_ + 1e-6))
     distances = _distances(flat, *space)
