@@ -68,9 +68,10 @@ def absolute(name: str, value: str) -> str:
 
 
 def changed(settings: Settings) -> dict:
-    """The settings, by name, that differ from the defaults of their profile."""
-    default = config.make_settings(settings.profile)
-    return {name: value for name, value in asdict(settings).items() if value != getattr(default, name)}
+    """The settings, by name, that together with their profile make these: a recipe, and what differs from it."""
+    usual, default = (config.make_settings(settings.profile, given) for given in ({}, {"recipe": settings.recipe}))
+    differing = {name: value for name, value in asdict(settings).items() if value != getattr(default, name)}
+    return ({"recipe": settings.recipe} if settings.recipe != usual.recipe else {}) | differing
 
 
 def command(name: str, settings: Settings, first: str) -> str:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import filelock
@@ -282,6 +283,15 @@ def test_saved_model_on_another_folder(house):
     assert [path.name[:2] for path in wanted.notebooks] == ["05", "06"]
     repeat = provenance.command("other", wanted.settings, "05")
     assert repeat == f"python -m helpers.run --profile demo --name other --data {data} --from 05 --set model={model}"
+
+
+@pytest.mark.parametrize("recipe", config.RECIPES)
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_a_notebook_is_given_all_that_makes_the_settings(profile, recipe):
+    for usual in config.PROFILES:  # what is usual elsewhere is said, too
+        given = asdict(config.make_settings(usual)) | {"recipe": recipe, "seed": 3}
+        settings = config.make_settings(profile, {n: v for n, v in given.items() if n not in ("profile", "data")})
+        assert config.make_settings(profile, provenance.changed(settings)) == settings
 
 
 def test_paths_are_recorded_relative_and_given_absolute(tmp_path, monkeypatch):
