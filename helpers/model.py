@@ -109,11 +109,15 @@ def build_backbone(settings: Settings) -> keras.Model:
 
 
 def add_head(backbone: keras.Model, settings: Settings) -> keras.Model:
-    """Global average pooling, Dense, Dropout and one sigmoid on top of `backbone`: P(pneumonia), (n, 1)."""
+    """Global average pooling, Dense, Dropout and one sigmoid on top of `backbone`: P(pneumonia), (n, 1).
+
+    Its first weights depend on the setting `seed` alone: not on what was drawn before, more in a resumed run.
+    """
+    first, second = (keras.initializers.GlorotUniform(2 * settings.seed + i) for i in range(2))
     x = layers.GlobalAveragePooling2D(name="pooling")(backbone.output)
-    x = layers.Dense(settings.dense_units, activation="relu", name="dense")(x)
+    x = layers.Dense(settings.dense_units, activation="relu", kernel_initializer=first, name="dense")(x)
     x = layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(x)
-    x = layers.Dense(1, name="logit")(x)
+    x = layers.Dense(1, kernel_initializer=second, name="logit")(x)
     x = layers.Activation("sigmoid", name="probability")(x)
     return keras.Model(backbone.inputs[0], x, name=settings.backbone)
 

@@ -169,9 +169,9 @@ def reliability_diagram(predictions: pd.DataFrame) -> None:
 
 
 def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None:
-    """Validation beside test: each metric with its 95% interval."""
+    """Validation beside test (or one of them alone): each metric with its 95% interval."""
     _, axis = plt.subplots(figsize=(8, 0.9 + 0.42 * len(names)))
-    for shift, (split, summary) in zip((-0.13, 0.13), summaries.items(), strict=True):
+    for shift, (split, summary) in zip((-0.13, 0.13), summaries.items(), strict=False):
         for row, name in enumerate(names):
             metric = summary[name]
             if metric["value"] is not None:

@@ -47,6 +47,19 @@ def weights_of(classifier: keras.Model) -> dict[str, list[np.ndarray]]:
 # Building
 
 
+def test_the_first_weights_of_the_head_depend_on_the_setting_seed_alone():
+    def head(seed: int) -> list[np.ndarray]:
+        chosen = settings(backbone="SmallCNN", seed=seed)
+        classifier = model.add_head(model.build_backbone(chosen), chosen)
+        return classifier.get_layer("dense").get_weights() + classifier.get_layer("logit").get_weights()
+
+    keras.utils.set_random_seed(1)
+    one = head(1)
+    again = head(1)  # by now more has been drawn
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not np.array_equal(one[0], head(2)[0])
+
+
 @pytest.mark.parametrize("name", config.BACKBONES)
 def test_every_backbone_builds_as_one_flat_graph_that_ends_in_a_probability(name):
     classifier = built(name)
