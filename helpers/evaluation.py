@@ -349,6 +349,8 @@ def summarise(frame: pd.DataFrame, threshold: float, policy: str, resamples: int
 
 def in_words(name: str) -> str:
     """The name of a metric to read: "AUC" for "auc", "balanced accuracy" for "balanced_accuracy"."""
+    if name == "brier":
+        return "Brier score"
     return name.upper() if name in ABBREVIATIONS else name.replace("_", " ")
 
 
