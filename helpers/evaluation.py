@@ -145,12 +145,13 @@ def uncertain_band(
 
     Class-conditional conformal prediction (Vovk 2012, Conditional validity of inductive conformal predictors): of
     images like these, at most the share `error` of those with pneumonia lies below low, and of those without above
-    high. Between the two, both answers are plausible (or, where the classes are far apart, neither). Labels of one
-    class only, or fewer images of a class than 1 / `error`, leave that side open: 0 or 1.
+    high. Between the two, both answers are plausible (or, where the classes are far apart, neither). Of n images of a
+    class, fewer than 1 / `error`, one lies outside: the share is then 1 / (n + 1). A class that is missing leaves its
+    side open: 0 or 1.
     """
     positive, probabilities = _checked(labels, probabilities, threshold)
     ill, well = np.sort(probabilities[positive]), np.sort(probabilities[~positive])
-    below, above = int(error * (ill.size + 1)), int(error * (well.size + 1))  # so many may lie outside
+    below, above = (max(int(error * (n + 1)), min(n, 1)) for n in (ill.size, well.size))  # so many may lie outside
     edges = [ill[below - 1] if below else 0.0, well[-above] if above else 1.0, threshold]
     return float(min(edges)), float(max(edges))
 
