@@ -15,7 +15,13 @@ import pydicom
 from PIL import Image, ImageOps
 from pydicom.encaps import get_frame
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    RLELossless,
+)
 
 from helpers.config import InputError
 
@@ -130,9 +136,10 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
 
 def _dicom_pixels(dicom: pydicom.Dataset) -> np.ndarray:
     uid = dicom.file_meta.TransferSyntaxUID
-    plain = uid in (JPEGBaseline8Bit, JPEGExtended12Bit)
+    pillow = uid in (JPEGBaseline8Bit, JPEGExtended12Bit, *JPEG2000TransferSyntaxes)
     try:
-        frame = pixel_array(dicom, index=0, decoding_plugin="pillow" if plain else "")  # the more robust of two
+        plugin = "pillow" if pillow else ""  # in gdcm damage can end the process
+        frame = pixel_array(dicom, index=0, decoding_plugin=plugin)
     except (RuntimeError, NotImplementedError):  # no decoder, or none that manages
         how = f" ({uid.name})" if uid.name != uid else ""
         raise InputError(f"stores its pixels in a way{how} that cannot be decoded here.") from None

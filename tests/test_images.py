@@ -493,3 +493,9 @@ def test_jpeg_2000_in_a_wrapper_is_refused(tmp_path):
     """Boxes of the wrapper that say they are empty would be read for ever."""
     with pytest.raises(InputError, match="of another size"):
         images.read_image(reframed(tmp_path, "JPEG2000Lossless", lambda frame: b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40)))
+
+
+def test_jpeg_2000_of_a_wrong_depth_is_refused_in_words(tmp_path):
+    """A depth of 79 bits in the frame's header: gdcm ends the process on it."""
+    with pytest.raises(InputError, match="decoded here|damaged"):
+        images.read_image(reframed(tmp_path, "JPEG2000Lossless", lambda frame: frame[:42] + b"\x4e" + frame[43:]))
