@@ -497,5 +497,5 @@ def test_jpeg_2000_in_a_wrapper_is_refused(tmp_path):
 
 def test_jpeg_2000_of_a_wrong_depth_is_refused_in_words(tmp_path):
     """A depth of 79 bits in the frame's header: gdcm ends the process on it."""
-    with pytest.raises(InputError, match="decoded here|damaged"):
+    with pytest.raises(InputError, match=r"decoded here|damaged"):
         images.read_image(reframed(tmp_path, "JPEG2000Lossless", lambda frame: frame[:42] + b"\x4e" + frame[43:]))
