@@ -7,4 +7,4 @@ the runner and its pages. compare, publish, serve, download: a command each.
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow would greet on every command's output
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported

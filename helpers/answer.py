@@ -77,7 +77,7 @@ def known(card: dict, threshold: float) -> str:
         found, spared = points["sensitivity"][nearest], points["specificity"][nearest]
         start = f"At a threshold of {points['threshold'][nearest]:.2f} it"
     found, spared = (f"{100 * v:.0f} of 100" if v is not None else "an unknown share of" for v in (found, spared))
-    words = f"found {found} pneumonias (sensitivity) and left {spared} healthy images in peace (specificity)"
+    words = f"found {found} pneumonias (sensitivity) and raised no alarm for {spared} healthy images (specificity)"
     return f"{start} {words}, on {tested['n']} test images."
 
 

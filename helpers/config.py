@@ -98,7 +98,7 @@ class Settings:
         "", "04", "fine-tuning: a saved model folder; half of what each image is taught to be is what that model says"
     )
     validation_views: int = _setting(
-        0, "04", "augmented views of each validation image that choose epoch and threshold beside the plain one", 0, 20
+        0, "04", "augmented views of validation images that set the threshold and (all layers) choose epochs too", 0, 20
     )
 
     model: str = _setting("", "05", "evaluate this saved model folder instead of the run's own")

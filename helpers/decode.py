@@ -29,6 +29,7 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages repeat w
 
 MOST_PIXELS = 64_000_000  # a chest film scanned at 50 micrometres; more takes a second and a gigabyte too many
 _MOST_SCANS = 2_000_000_000  # pixels times passes over them: a progressive JPEG of a few kB could ask for thousands
+_PILLOW = (JPEGBaseline8Bit, JPEGExtended12Bit, *JPEG2000TransferSyntaxes)  # in gdcm damage can end the process
 _STRIP = 1_000_000  # pixels that are computed with at once: a whole film in floating point would fill the memory
 
 
@@ -136,10 +137,8 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
 
 def _dicom_pixels(dicom: pydicom.Dataset) -> np.ndarray:
     uid = dicom.file_meta.TransferSyntaxUID
-    pillow = uid in (JPEGBaseline8Bit, JPEGExtended12Bit, *JPEG2000TransferSyntaxes)
     try:
-        plugin = "pillow" if pillow else ""  # in gdcm damage can end the process
-        frame = pixel_array(dicom, index=0, decoding_plugin=plugin)
+        frame = pixel_array(dicom, index=0, decoding_plugin="pillow" if uid in _PILLOW else "")
     except (RuntimeError, NotImplementedError):  # no decoder, or none that manages
         how = f" ({uid.name})" if uid.name != uid else ""
         raise InputError(f"stores its pixels in a way{how} that cannot be decoded here.") from None

@@ -20,7 +20,7 @@ from .config import InputError, parse_policy
 NEGATIVE, POSITIVE = "NORMAL", "PNEUMONIA"
 METRICS = ("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 METRICS += ("precision", "npv", "f1", "brier", "ece")
-ABBREVIATIONS = ("auc", "npv", "f1", "ece")
+_NAMES = {"auc": "AUC", "npv": "NPV", "f1": "F1", "ece": "ECE", "brier": "Brier score"}
 
 # What others report for the dataset's 624 test images: percent, but the AUC a fraction; None where not reported.
 _COLUMNS = ("who", "accuracy", "sensitivity", "specificity", "auc", "how", "source")
@@ -350,9 +350,7 @@ def summarise(frame: pd.DataFrame, threshold: float, policy: str, resamples: int
 
 def in_words(name: str) -> str:
     """The name of a metric to read: "AUC" for "auc", "balanced accuracy" for "balanced_accuracy"."""
-    if name == "brier":
-        return "Brier score"
-    return name.upper() if name in ABBREVIATIONS else name.replace("_", " ")
+    return _NAMES.get(name, name.replace("_", " "))
 
 
 def _text(metric: dict, scale: float = 1, digits: int = 3) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from nbconvert.filters import Highlight2HTML, markdown2html
 from pygments.formatters import HtmlFormatter
 
-from helpers import config
+from helpers import config, evaluation
 from helpers.markup import headings, outputs, plain
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -29,7 +29,7 @@ HEADLINE = {
     "specificity": "Specificity",
     "precision": "Precision",
 }
-WORDS = {"auc": "AUC", "npv": "NPV", "f1": "F1", "ece": "ECE", "brier": "Brier score", "n": "n", "grad_cam": "Grad-CAM"}
+WORDS = {"n": "n", "grad_cam": "Grad-CAM"}
 WORDS |= dict.fromkeys(("grad_cam_plus_plus", "grad_cam_pp", "grad_cam++"), "Grad-CAM++")
 
 
@@ -55,7 +55,8 @@ def human_bytes(count: float | None) -> str:
 
 def human_name(key: str) -> str:
     """A key of metrics.json or explanations.json in words."""
-    return WORDS.get(key, key[:1].upper() + key[1:].replace("_", " "))
+    words = evaluation.in_words(key)
+    return WORDS.get(key, words[:1].upper() + words[1:])
 
 
 def human_value(value) -> str:

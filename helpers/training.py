@@ -268,8 +268,8 @@ def train_stage(
     """Train the head (`stage` "head", backbone frozen) or fine-tune (`stage` "fine_tuning", layers unfrozen).
 
     With `cached_views`, the frozen layers run once per view and only the rest is trained on their activations; else,
-    and where no layer is frozen, every epoch goes through the whole network with new augmentation. Checkpoints go to
-    `run`/training/<stage>.
+    and where no layer is frozen, every epoch goes through the whole network with new augmentation, and is judged on
+    `hardened_batches`. Checkpoints go to `run`/training/<stage>.
     Returns the best model and the history, as `fit`.
     """
     head = stage == "head"
@@ -302,6 +302,8 @@ def train_stage(
             return activations.cached_batches(cached().validation, np.arange(len(validation.rows)), 64)
     else:
         network = classifier
+        held_rows, views = validation.rows, 1 + settings.validation_views
+        validation = Part(*(np.tile(part, views) for part in validation))
 
         def epoch_batches(epoch: int) -> tf.data.Dataset:
             data = batches.training_batches(images, *train, settings, first + epoch)
@@ -310,8 +312,6 @@ def train_stage(
         def held_out() -> tf.data.Dataset:
             return hardened_batches(images, held_rows, settings)
 
-        held_rows, views = validation.rows, 1 + settings.validation_views
-        validation = Part(*(np.tile(part, views) for part in validation))
     if head:
         compile_model(network, settings.head_rate, settings)
     else:

@@ -293,7 +293,7 @@ def test_at_a_moved_threshold_the_nearest_measured_point_is_told():
     points = {"threshold": [0.0, 0.5, 1.0], "sensitivity": [1.0, 0.7, 0.0], "specificity": [0.0, 0.6, 1.0]}
     text = known({"operating_points": points} | card(), 0.6)
     assert "At a threshold of 0.50 it found 70 of 100 pneumonias (sensitivity)" in text
-    assert "left 60 of 100 healthy images in peace (specificity), on 314 test images" in text
+    assert "raised no alarm for 60 of 100 healthy images (specificity), on 314 test images" in text
 
 
 def test_a_stranger_gets_no_decision_at_any_threshold(page, monkeypatch):

@@ -171,7 +171,7 @@ def test_the_empty_page_says_what_it_is_for_and_which_model_it_uses(visit):
     visit.expect_text("Model: data/pretrained")
     visit.expect_text("Not a medical device")
     visit.expect_text(
-        "90 of 100 pneumonias (sensitivity) and left 80 of 100 healthy images in peace (specificity), on 77 test images"
+        "90 of 100 pneumonias (sensitivity) and raised no alarm for 80 of 100 healthy images (specificity), on 77 test images"
     )
     assert not visit.page.locator(".xray-pictures").count()
     expect(visit.slider("Threshold")).to_be_hidden()  # nothing to decide yet

@@ -31,8 +31,8 @@ def summaries(table: pd.DataFrame) -> dict[str, dict]:
     return {name: evaluation.summarise(part, 0.5, "0.5", 10, 0) for name, part in parts}
 
 
-def shown(axes_or_figure) -> set[str]:
-    return {text.get_text() for text in axes_or_figure.get_legend().get_texts()}
+def shown(axis) -> set[str]:
+    return {text.get_text() for text in axis.get_legend().get_texts()}
 
 
 SPLITS = pytest.mark.parametrize("splits", [("validation", "test"), ("validation",), ("test",)])
