@@ -92,7 +92,7 @@ def decision(prediction: predict.Prediction, card: dict, threshold: float) -> st
 
 _VERDICTS = {  # decision -> colour, words
     "PNEUMONIA": ("#b34a10", "Signs of pneumonia"),
-    "NORMAL": ("#2f6496", "Below the threshold, no signs of pneumonia"),
+    "NORMAL": ("#2f6496", "Below the threshold, not called pneumonia"),
     "uncertain": ("#6b5b00", "Uncertain: needs a reader"),
     "not for this model": ("#5f5f5f", "Not like the images this model was made for"),
 }
