@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import config, evaluation, provenance, report
+from helpers import config, evaluation, model, provenance, report
 from helpers.config import InputError
 
 
@@ -83,16 +83,23 @@ def runs_table(folder: Path) -> pd.DataFrame:
     """Every finished run beside `folder`, itself included, on the same dataset, sorted by recipe, backbone and seed.
 
     Index run; columns recipe, backbone, seed, n (test images), and as text with their intervals accuracy, sensitivity,
-    specificity and auc. Runs that were moved aside, or evaluate a saved model, are left out.
+    specificity and auc. Left out are runs that were moved aside, and others than `folder` that evaluate a saved model;
+    where `folder` does, its recipe is called "saved model" and it has no seed.
     """
     own, rows = (provenance.read_record(folder) or {}).get("dataset"), []
     for file in sorted(folder.parent.glob("*/metrics.json")):
         record = provenance.read_record(file.parent) or {}
         aside = re.search(r"\.\d{8}-\d{6}(-\d+)?$", file.parent.name)
-        if aside or not own or record.get("dataset") != own or record["parameters"].get("model"):
+        if aside or not own or record.get("dataset") != own:
+            continue
+        saved = bool(record["parameters"].get("model"))
+        if saved and file.parent != folder:
             continue
         if test := json.loads(file.read_text(encoding="utf-8")).get("test"):
             values = {name: record["parameters"].get(name) for name in ("recipe", "backbone", "seed")}
+            if saved:
+                backbone = model.read_card(folder / "model")["backbone"]
+                values = {"recipe": "saved model", "backbone": backbone, "seed": "–"}
             values["n"] = test["n"]
             for name in ("accuracy", "sensitivity", "specificity", "auc"):
                 low, high = (_text(test[name][side]) for side in ("low", "high"))

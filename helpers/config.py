@@ -90,7 +90,13 @@ class Settings:
     fine_tuning_epochs: int = _setting(5, "04", "most epochs of fine-tuning", 1, 1000)
     fine_tuning_rate: float = _setting(1e-5, "04", "Adam's learning rate in fine-tuning", 1e-8, 1.0)
     rate_schedule: str = _setting(
-        "constant", "04", "that rate: constant, or cosine (warm-up, then down to 0)", choices=("constant", "cosine")
+        "constant",
+        "04",
+        "that rate: constant, warm-up (rising at first), or cosine (warm-up, then down to 0)",
+        choices=("constant", "warm-up", "cosine"),
+    )
+    weight_average: float = _setting(
+        0.0, "04", "momentum of a moving average of the weights, judged and kept in their place; 0: none", 0.0, 0.9999
     )
     weight_decay: float = _setting(0.0, "04", "decoupled weight decay in fine-tuning (AdamW); 0: Adam", 0.0, 1.0)
 

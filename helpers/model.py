@@ -176,8 +176,11 @@ def parts_table(classifier: keras.Model) -> pd.DataFrame:
 
 
 def layers_table(members: list[keras.layers.Layer]) -> pd.DataFrame:
-    """Name, type, weights and whether they learn, of some layers."""
-    rows = [(layer.name, type(layer).__name__, layer.count_params(), layer.trainable) for layer in members]
+    """Name, type, number of weights and whether they learn ("yes", "no"; "–" where there are none), of some layers."""
+    rows = []
+    for layer in members:
+        learns = ("yes" if layer.trainable else "no") if layer.weights else "–"
+        rows.append((layer.name, type(layer).__name__, layer.count_params(), learns))
     return pd.DataFrame(rows, columns=["layer", "type", "weights", "learns"]).set_index("layer")
 
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from helpers import config, evaluation, guard, model, provenance
+from helpers import config, dataset, evaluation, guard, model, provenance
 from helpers.config import InputError
 
 MOST_BYTES = 12_000_000
@@ -33,8 +33,8 @@ them, of other patients, chose epoch, calibration, threshold and band. The test 
 python -m helpers.publish {run}
 ```
 
-Positive from a probability of {threshold:.4f} on (policy `{policy}`, chosen on validation). From {low:.4f} to
-{high:.4f} the page says "uncertain: needs a reader".
+Positive from a probability of {threshold:.4f} on (policy `{policy}`, chosen on the validation images {views}).
+From {low:.4f} to {high:.4f} the page says "uncertain: needs a reader": {doubt}.
 
 ## Measured
 
@@ -73,6 +73,9 @@ def publish(run: str, target: Path) -> None:
         value = getattr(settings, key)
         if value and not value.startswith("reports/"):
             command = command.replace(value, Path(value).name)
+    predictions = dataset.read_table(folder / "predictions.csv", "05_evaluation")
+    uncertain = predictions["probability"].between(*card["uncertain"]).groupby(predictions["split"]).mean()
+    views = settings.validation_views
     text = _TEXT.format(
         validation=metrics["validation"]["n"],
         backbone=card["backbone"],
@@ -86,6 +89,8 @@ def publish(run: str, target: Path) -> None:
         run=shlex.quote(run),
         threshold=card["threshold"],
         policy=card["threshold_policy"],
+        views=f"as they are and under {views} random changes each as in training" if views else "as they are",
+        doubt=", ".join(f"{share:.1%} of the {name} images" for name, share in uncertain.items()),
         low=card["uncertain"][0],
         high=card["uncertain"][1],
         tables="\n\n".join(_table(name, part) for name, part in metrics.items()),

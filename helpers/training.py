@@ -55,13 +55,22 @@ def precision(settings: Settings) -> str:
 
 
 def compile_model(
-    classifier: keras.Model, rate: float | LearningRateSchedule, settings: Settings, weight_decay: float = 0.0
+    classifier: keras.Model,
+    rate: float | LearningRateSchedule,
+    settings: Settings,
+    weight_decay: float = 0.0,
+    weight_average: float = 0.0,
 ) -> None:
     """Adam (with `weight_decay`: AdamW, Loshchilov and Hutter 2019) at `rate`, and binary cross-entropy.
 
-    Call again after freezing or unfreezing.
+    With `weight_average`, the momentum of an exponential moving average of the weights, `fit` judges and keeps that
+    average. Call again after freezing or unfreezing.
     """
-    adam = keras.optimizers.AdamW(rate, weight_decay=weight_decay) if weight_decay else keras.optimizers.Adam(rate)
+    averaging = {"use_ema": True, "ema_momentum": weight_average} if weight_average else {}
+    if weight_decay:
+        adam = keras.optimizers.AdamW(rate, weight_decay=weight_decay, **averaging)
+    else:
+        adam = keras.optimizers.Adam(rate, **averaging)
     if precision(settings) == "mixed_float16":
         adam = keras.optimizers.LossScaleOptimizer(adam)  # small gradients would vanish in float16
     classifier.compile(
@@ -72,17 +81,26 @@ def compile_model(
 
 
 def fine_tuning_rate(settings: Settings, images: int) -> float | LearningRateSchedule:
-    """The setting `fine_tuning_rate`, or with rate_schedule "cosine" a course over all epochs of `images` images.
+    """The setting `fine_tuning_rate`, or a course over all epochs of `images` images, by the setting rate_schedule.
 
-    That rises from 0 in the first twentieth of the steps and then falls to 0 (Loshchilov and Hutter 2017, SGDR).
+    "warm-up" rises from 0 in the first twentieth of the steps and stays; "cosine" rises so too and then falls to 0
+    (Loshchilov and Hutter 2017, SGDR).
     """
     if settings.rate_schedule == "constant":
         return settings.fine_tuning_rate
     steps = settings.fine_tuning_epochs * -(-images // settings.batch_size)
     warm_up = max(1, steps // 20)
+    lowest = 1.0 if settings.rate_schedule == "warm-up" else 0.0  # as a share of the highest
     return keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warm_up), warmup_target=settings.fine_tuning_rate, warmup_steps=warm_up
+        0.0, max(1, steps - warm_up), lowest, warmup_target=settings.fine_tuning_rate, warmup_steps=warm_up
     )
+
+
+class _LastStep(keras.callbacks.Callback):
+    """Keeps the weights that an epoch's last step left: an optimizer that averages puts its average in their place."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.weights = self.model.get_weights()
 
 
 def fit(
@@ -99,7 +117,8 @@ def fit(
     `epoch_batches(epoch)` gives the batches of an epoch, counted from 1; `validate(model)` its figures, `val_loss`
     among them. After every epoch the model with its optimizer goes to `folder`, so a second call with the same `key`
     (a fingerprint of all that the result depends on) goes on after the last finished epoch, and returns at once when
-    all are done. Epoch 0 is the model as it came: where no epoch is better, it is what is returned.
+    all are done. Epoch 0 is the model as it came: where no epoch is better, it is what is returned. Where the optimizer
+    averages the weights, an epoch's model is the average at its end, while training goes on from its last step.
 
     Returns the model with the best weights, and the history: epoch, loss, what `validate` gives, seconds.
     """
@@ -110,13 +129,20 @@ def fit(
         state = {"key": key, "history": []}
         _save_epoch(classifier, folder, state, {"epoch": 0, "loss": None} | validate(classifier) | {"seconds": 0.0})
     elif not _finished(state, epochs, patience):
-        classifier = keras.saving.load_model(folder / _file(state["history"][-1]["epoch"]))
+        stepped = folder / _stepped_file(state["history"][-1]["epoch"])
+        classifier = keras.saving.load_model(
+            stepped if stepped.exists() else folder / _file(state["history"][-1]["epoch"])
+        )
     while not _finished(state, epochs, patience):
         epoch, start = state["history"][-1]["epoch"] + 1, time.perf_counter()
         _seed_draws(classifier, key, epoch)
-        losses = classifier.fit(epoch_batches(epoch), epochs=epoch, initial_epoch=epoch - 1, shuffle=False, verbose=0)
+        last = _LastStep()
+        losses = classifier.fit(
+            epoch_batches(epoch), epochs=epoch, initial_epoch=epoch - 1, shuffle=False, verbose=0, callbacks=[last]
+        )
         figures = {"epoch": epoch, "loss": losses.history["loss"][0]} | validate(classifier)
-        _save_epoch(classifier, folder, state, figures | {"seconds": round(time.perf_counter() - start, 1)})
+        figures |= {"seconds": round(time.perf_counter() - start, 1)}
+        _save_epoch(classifier, folder, state, figures, last.weights if _averages(classifier) else None)
         print("  ".join(f"{name} {value:.4g}" for name, value in state["history"][-1].items()), flush=True)
     best = keras.saving.load_model(folder / _file(_best(state)), compile=False)
     return best, pd.DataFrame(state["history"])
@@ -129,8 +155,16 @@ def _seed_draws(classifier: keras.Model, key: str, epoch: int) -> None:
         state.assign(rng.integers(2**31, size=2))
 
 
+def _averages(classifier: keras.Model) -> bool:
+    return getattr(classifier.optimizer, "inner_optimizer", classifier.optimizer).use_ema
+
+
 def _file(epoch: int) -> str:
     return f"epoch-{epoch:03d}.keras"
+
+
+def _stepped_file(epoch: int) -> str:
+    return f"epoch-{epoch:03d}-stepped.keras"
 
 
 def _best(state: dict) -> int:
@@ -142,17 +176,28 @@ def _finished(state: dict, epochs: int, patience: int) -> bool:
     return last >= epochs or last - _best(state) >= patience
 
 
-def _save_epoch(classifier: keras.Model, folder: Path, state: dict, figures: dict) -> None:
-    """Store the model, then the state that names it, then drop epochs that neither resuming nor the best needs."""
-    aside = folder / "part.keras"
-    classifier.save(aside)
-    config.put(aside, folder / _file(figures["epoch"]))
+def _save_epoch(classifier: keras.Model, folder: Path, state: dict, figures: dict, stepped: list | None = None) -> None:
+    """Store the model, then the state that names it, then drop epochs that neither resuming nor the best needs.
+
+    `stepped` are the weights to go on from, where they are not those that were judged; the model has them afterwards.
+    """
+    files = [_file(figures["epoch"])]
+    _save(classifier, folder / files[0])
+    if stepped:
+        classifier.set_weights(stepped)
+        files.append(_stepped_file(figures["epoch"]))
+        _save(classifier, folder / files[1])
     state["history"].append(figures)
     config.write_json(folder / "state.json", state)
-    keep = {_file(figures["epoch"]), _file(_best(state))}
     for file in folder.glob("epoch-*.keras"):
-        if file.name not in keep:
+        if file.name not in (*files, _file(_best(state))):
             file.unlink()
+
+
+def _save(classifier: keras.Model, file: Path) -> None:
+    aside = file.with_name("part.keras")
+    classifier.save(aside)
+    config.put(aside, file)
 
 
 def predict_rows(network: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -315,7 +360,8 @@ def train_stage(
     if head:
         compile_model(network, settings.head_rate, settings)
     else:
-        compile_model(network, fine_tuning_rate(settings, len(train.rows)), settings, settings.weight_decay)
+        rate = fine_tuning_rate(settings, len(train.rows))
+        compile_model(network, rate, settings, settings.weight_decay, settings.weight_average)
     validate = binary_validation(held_out, validation.labels, validation.weights)
     best, history = fit(network, epoch_batches, validate, epochs, settings.patience, folder, key)
     for layer in best.layers:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import compare, config, evaluation
+from helpers import compare, config, evaluation, model
 
 
 def write_run(name: str, probabilities: np.ndarray, threshold: float, **parameters) -> None:
@@ -123,3 +123,9 @@ def test_runs_on_the_same_data_stand_side_by_side(runs):
     assert list(table["seed"]) == [1, 2]
     assert table.loc["weak", "AUC"] == "0.900 (0.800\u2013\u2013)"
     assert list(compare.runs_table(config.REPORTS / "elsewhere").index) == ["elsewhere"]
+    (config.REPORTS / "saved" / "model").mkdir()
+    (config.REPORTS / "saved" / "model" / "model.keras").write_bytes(b"")
+    model.write_card(config.REPORTS / "saved" / "model", {"format": 1, "backbone": "SmallCNN"})
+    own = compare.runs_table(config.REPORTS / "saved")
+    assert set(own.index) == {"weak", "strong", "saved"}
+    assert own.loc["saved", ["recipe", "backbone", "seed"]].tolist() == ["saved model", "SmallCNN", "–"]

@@ -34,6 +34,8 @@ def run(planted, tmp_path, monkeypatch):
     parameters = {name: getattr(settings, name) for name in config.FIELDS}
     command = f"python -m helpers.run --name small --set weights='{weights}' seed=3 teacher=reports/large/model"
     record = {"format": 1, "parameters": parameters, "command": command, "git": {"commit": "abc123"}, "notebooks": {}}
+    rows = [f"test/{i}.png,{'test' if i % 4 else 'validation'},NORMAL,{p}" for i, p in enumerate(probabilities)]
+    (folder / "predictions.csv").write_text("\n".join(["path,split,label,probability", *rows]) + "\n")
     (folder / "run.json").write_text(json.dumps(record | {"profile": "chest_xray", "run": "small"}))
     return folder
 
@@ -48,6 +50,8 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
         "0.4000",
         "0.3000",
         "| test (n = 40) |",
+        "as they are and under 3 random changes each",
+        "20.0% of the test images, 20.0% of the validation images.",
         "seed\n3",
         "Not a medical device",
     ):

@@ -52,14 +52,14 @@ class Killed(BaseException):
     """As a signal: nothing may catch it."""
 
 
-def numbers_network() -> keras.Model:
+def numbers_network(average: float = 0.0) -> keras.Model:
     keras.utils.set_random_seed(3)
     start = layers.Input((6,))
     x = layers.Dense(8, "relu", name="dense")(start)
     x = layers.Dropout(0.3, seed=5)(x)
     x = layers.Dropout(0.3)(x)  # its own seed: another one in every process
     network = keras.Model(start, layers.Dense(1, "sigmoid", name="last")(x))
-    training.compile_model(network, 0.05, make_settings("smoke"))
+    training.compile_model(network, 0.05, make_settings("smoke"), weight_average=average)
     return network
 
 
@@ -78,8 +78,8 @@ def loss_on_held_out(network: keras.Model) -> dict[str, float]:
     return {"val_loss": float(-np.mean(truth * np.log(probability) + (1 - truth) * np.log(1 - probability)))}
 
 
-def fit(folder, epochs=EPOCHS, validate=loss_on_held_out, key="key", patience=100, data=number_batches):
-    return training.fit(numbers_network(), data, validate, epochs, patience, folder, key)
+def fit(folder, epochs=EPOCHS, validate=loss_on_held_out, key="key", patience=100, data=number_batches, average=0.0):
+    return training.fit(numbers_network(average), data, validate, epochs, patience, folder, key)
 
 
 def same_weights(one: keras.Model, other: keras.Model) -> bool:
@@ -136,6 +136,32 @@ def test_fewer_epochs_and_then_more_are_the_same_as_all_at_once(tmp_path, undist
     for epochs in (1, 2, EPOCHS):
         result = fit(tmp_path, epochs)
     assert_as_undisturbed(result, undisturbed)
+
+
+def test_averaged_weights_are_judged_and_kept_while_training_goes_on_from_the_last_step(tmp_path):
+    def fit_average(folder, epochs):
+        return fit(folder, epochs, average=0.5)
+
+    network, steps = numbers_network(), []
+    for epoch in range(1, EPOCHS + 1):
+        training._seed_draws(network, "key", epoch)
+        keep = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: steps.append([np.array(v) for v in network.trainable_variables])
+        )
+        network.fit(number_batches(epoch), shuffle=False, verbose=0, callbacks=[keep])
+    average = steps[0]
+    for step in steps[1:]:
+        average = [0.5 * a + 0.5 * s for a, s in zip(average, step, strict=True)]
+    whole, history = fit_average(tmp_path / "whole", EPOCHS)
+    assert history["val_loss"].idxmin() == EPOCHS
+    for kept, expected in zip(whole.trainable_variables, average, strict=True):
+        np.testing.assert_allclose(np.array(kept), expected, rtol=1e-5, atol=1e-6)
+    for epochs in (1, 2, EPOCHS):
+        result = fit_average(tmp_path / "parts", epochs)
+    assert_as_undisturbed(result, (whole, history))
+    assert {file.name for file in (tmp_path / "parts").iterdir()} == {
+        "state.json", "epoch-003.keras", "epoch-003-stepped.keras",
+    }  # fmt: skip
 
 
 def test_a_finished_training_returns_at_once(tmp_path, undisturbed):
@@ -383,6 +409,9 @@ def test_the_cosine_schedule_rises_falls_and_ends_at_zero_with_the_last_step():
     assert (np.diff(course[course.argmax() :]) < 1e-6).all()
     assert course[50] == pytest.approx(0, abs=1e-6)
     assert course[45] > 0.001
+    risen = training.fine_tuning_rate(settings(**(vars(chosen) | {"rate_schedule": "warm-up"})), 33)
+    assert [float(risen(step)) for step in range(51)][:2] == list(course[:2])
+    assert [float(risen(step)) for step in range(3, 51)] == [0.5] * 48
     assert training.fine_tuning_rate(settings(fine_tuning_rate=0.25), 33) == 0.25
 
 
@@ -406,8 +435,8 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path, cache, splits, mon
     expected = run("undisturbed")
     save = training._save_epoch
 
-    def killed(network, folder, state, figures):
-        save(network, folder, state, figures)
+    def killed(network, folder, state, figures, *stepped):
+        save(network, folder, state, figures, *stepped)
         if figures["epoch"] == 1:
             raise Killed
 
@@ -437,6 +466,7 @@ def test_a_stage_depends_on_its_own_settings_and_the_split_alone(splits):
     assert changes(unfrozen_layers=4) == [True, False, True]
     assert changes(mirror=True) == changes(noise=0.1) == [True, True, True]
     assert changes(weight_decay=0.1) == changes(rate_schedule="cosine") == [False, False, True]
+    assert changes(weight_average=0.9) == [False, False, True]
     assert changes(resamples=99) == changes(threshold_policy="0.5") == [False, False, False]
     assert changes(data="elsewhere", phantoms=settings().phantoms) == [False, False, False]  # equal data elsewhere
     moved = splits.assign(split=splits["split"].replace("test", "train"))
