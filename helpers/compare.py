@@ -86,11 +86,11 @@ def runs_table(folder: Path) -> pd.DataFrame:
     specificity and auc. Left out are runs that were moved aside, and others than `folder` that evaluate a saved model;
     where `folder` does, its recipe is called "saved model" and it has no seed.
     """
-    own, rows = (provenance.read_record(folder) or {}).get("dataset"), []
+    own, rows = provenance.dataset_state(folder), []
     for file in sorted(folder.parent.glob("*/metrics.json")):
-        record = provenance.read_record(file.parent) or {}
+        record = provenance.read_record(file.parent)  # None where notebooks were run by hand
         aside = re.search(r"\.\d{8}-\d{6}(-\d+)?$", file.parent.name)
-        if aside or not own or record.get("dataset") != own:
+        if aside or not record or not own or provenance.dataset_state(file.parent) != own:
             continue
         saved = bool(record["parameters"].get("model"))
         if saved and file.parent != folder:
