@@ -13,7 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 import pydicom
 from PIL import Image, ImageOps
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.encaps import get_frame
+from pydicom.filereader import read_dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -90,7 +92,9 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
         if str(DeflatedExplicitVRLittleEndian).encode() in data[132:4096]:  # can unpack to any size before we may look
             raise InputError("is a deflated DICOM file, which is not read; save it uncompressed.")
         try:
+            _check_kinds(_file_meta(data))  # which dcmread already puts into words
             dicom = pydicom.dcmread(io.BytesIO(data))
+            _check_kinds(dicom)
             if "PixelData" not in dicom:
                 raise InputError("is a DICOM file without an image in it.")
             _check_size(int(dicom.Rows), int(dicom.Columns))
@@ -101,6 +105,24 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
             raise
         except Exception as error:  # its message may repeat the header, so that only its kind is told
             raise InputError(f"cannot be read as an image: as DICOM it is damaged ({type(error).__name__}).") from None
+
+
+def _file_meta(data: bytes) -> pydicom.Dataset:
+    """The first elements of a DICOM file, unconverted."""
+    file = io.BytesIO(data)
+    file.seek(132)
+    return read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
+
+
+def _check_kinds(part: pydicom.Dataset) -> None:
+    """Refuse a sequence where the standard has a single value.
+
+    Where pydicom repeats such a value in a message, damage deep in it doubles the text with every level, until the
+    memory is full.
+    """
+    for tag in part.keys():  # noqa: SIM118 - the elements themselves would be converted
+        if part.get_item(tag).VR == "SQ" and dictionary_has_tag(tag) and dictionary_VR(tag) != "SQ":
+            raise InputError("cannot be read as an image: as DICOM it is damaged (an element is of another kind).")
 
 
 def _check_frame(dicom: pydicom.Dataset) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
@@ -365,6 +366,32 @@ def test_what_a_header_says_against_a_prediction_is_noted(elements, note):
 
 def test_several_frames_are_noted():
     assert images.read(dicom(np.stack([DEEP, DEEP]))).notes == ("only the first of 2 frames was read",)
+
+
+def nested(tag: bytes, depth: int) -> bytes:
+    """An element with `depth` sequences in one another, the innermost of a kind that there is not."""
+    content = b"\x00\x00\x00\x44IC\x02\x00xx"
+    for level in range(depth):
+        item = b"\xfe\xff\x00\xe0" + len(content).to_bytes(4, "little") + content
+        outer = tag if level == depth - 1 else b"\x02\x00\x00\x00"
+        content = outer + b"SQ\x00\x00" + len(item).to_bytes(4, "little") + item
+    return content
+
+
+def test_sequences_where_a_value_belongs_are_refused_before_a_message_fills_the_memory():
+    film = dicom(np.arange(48, dtype=np.uint8).reshape(6, 8), bits=8)
+    start = film.index(b"\x28\x00\x04\x00CS")  # photometric interpretation
+    length = int.from_bytes(film[start + 6 : start + 8], "little")
+    for damaged in (
+        film[:132] + nested(b"\x02\x00\x00\x00", 9) + film[144:],  # in place of the length of the meta information
+        film[:start] + nested(b"\x28\x00\x04\x00", 9) + film[start + 8 + length :],
+    ):
+        tracemalloc.start()
+        with pytest.raises(InputError, match="an element is of another kind"):
+            images.read(damaged)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10_000_000
 
 
 def test_nothing_of_a_patient_is_told_not_even_of_a_damaged_file(caplog, capfd):
