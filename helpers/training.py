@@ -1,11 +1,9 @@
-"""Train a model an epoch at a time, so that a killed training goes on from its last epoch with the same result."""
+"""What is trained, on what and how: pre-training, the head, fine-tuning; and what validation says of it."""
 
 from __future__ import annotations
 
 import functools
-import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from helpers import activations, batches, config, model, phantom
 from helpers.config import InputError, Settings
-
-Epoch = Callable[[int], tf.data.Dataset]
-Validate = Callable[[keras.Model], dict[str, float]]
+from helpers.epochs import Validate, fit
 
 
 def set_up(settings: Settings) -> None:
@@ -94,110 +90,6 @@ def fine_tuning_rate(settings: Settings, images: int) -> float | LearningRateSch
     return keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warm_up), lowest, warmup_target=settings.fine_tuning_rate, warmup_steps=warm_up
     )
-
-
-class _LastStep(keras.callbacks.Callback):
-    """Keeps the weights that an epoch's last step left: an optimizer that averages puts its average in their place."""
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.weights = self.model.get_weights()
-
-
-def fit(
-    classifier: keras.Model,
-    epoch_batches: Epoch,
-    validate: Validate,
-    epochs: int,
-    patience: int,
-    folder: Path,
-    key: str,
-) -> tuple[keras.Model, pd.DataFrame]:
-    """Train a compiled model for at most `epochs`, stopping after `patience` epochs without a lower validation loss.
-
-    `epoch_batches(epoch)` gives the batches of an epoch, counted from 1; `validate(model)` its figures, `val_loss`
-    among them. After every epoch the model with its optimizer goes to `folder`, so a second call with the same `key`
-    (a fingerprint of all that the result depends on) goes on after the last finished epoch, and returns at once when
-    all are done. Epoch 0 is the model as it came: where no epoch is better, it is what is returned. Where the optimizer
-    averages the weights, an epoch's model is the average at its end, while training goes on from its last step.
-
-    Returns the model with the best weights, and the history: epoch, loss, what `validate` gives, seconds.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    state_file = folder / "state.json"
-    state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.exists() else {}
-    if state.get("key") != key:
-        state = {"key": key, "history": []}
-        _save_epoch(classifier, folder, state, {"epoch": 0, "loss": None} | validate(classifier) | {"seconds": 0.0})
-    elif not _finished(state, epochs, patience):
-        stepped = folder / _stepped_file(state["history"][-1]["epoch"])
-        classifier = keras.saving.load_model(
-            stepped if stepped.exists() else folder / _file(state["history"][-1]["epoch"])
-        )
-    while not _finished(state, epochs, patience):
-        epoch, start = state["history"][-1]["epoch"] + 1, time.perf_counter()
-        _seed_draws(classifier, key, epoch)
-        last = _LastStep()
-        losses = classifier.fit(
-            epoch_batches(epoch), epochs=epoch, initial_epoch=epoch - 1, shuffle=False, verbose=0, callbacks=[last]
-        )
-        figures = {"epoch": epoch, "loss": losses.history["loss"][0]} | validate(classifier)
-        figures |= {"seconds": round(time.perf_counter() - start, 1)}
-        _save_epoch(classifier, folder, state, figures, last.weights if _averages(classifier) else None)
-        print("  ".join(f"{name} {value:.4g}" for name, value in state["history"][-1].items()), flush=True)
-    best = keras.saving.load_model(folder / _file(_best(state)), compile=False)
-    return best, pd.DataFrame(state["history"])
-
-
-def _seed_draws(classifier: keras.Model, key: str, epoch: int) -> None:
-    """Make what Dropout draws depend on the epoch alone: Keras does not save how far its generators have come."""
-    rng = np.random.default_rng([int(config.fingerprint(key), 16), epoch])
-    for state in (v for v in classifier.variables if v.path.endswith("seed_generator_state")):
-        state.assign(rng.integers(2**31, size=2))
-
-
-def _averages(classifier: keras.Model) -> bool:
-    return getattr(classifier.optimizer, "inner_optimizer", classifier.optimizer).use_ema
-
-
-def _file(epoch: int) -> str:
-    return f"epoch-{epoch:03d}.keras"
-
-
-def _stepped_file(epoch: int) -> str:
-    return f"epoch-{epoch:03d}-stepped.keras"
-
-
-def _best(state: dict) -> int:
-    return min(state["history"], key=lambda row: (row["val_loss"], row["epoch"]))["epoch"]
-
-
-def _finished(state: dict, epochs: int, patience: int) -> bool:
-    last = state["history"][-1]["epoch"]
-    return last >= epochs or last - _best(state) >= patience
-
-
-def _save_epoch(classifier: keras.Model, folder: Path, state: dict, figures: dict, stepped: list | None = None) -> None:
-    """Store the model, then the state that names it, then drop epochs that neither resuming nor the best needs.
-
-    `stepped` are the weights to go on from, where they are not those that were judged; the model has them afterwards.
-    """
-    files = [_file(figures["epoch"])]
-    _save(classifier, folder / files[0])
-    if stepped:
-        classifier.set_weights(stepped)
-        files.append(_stepped_file(figures["epoch"]))
-        _save(classifier, folder / files[1])
-    state["history"].append(figures)
-    config.write_json(folder / "state.json", state)
-    for file in folder.glob("epoch-*.keras"):
-        if file.name not in (*files, _file(_best(state))):
-            file.unlink()
-
-
-def _save(classifier: keras.Model, file: Path) -> None:
-    aside = file.with_name("part.keras")
-    classifier.save(aside)
-    config.put(aside, file)
 
 
 def predict_rows(network: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -199,3 +199,32 @@ def transcoded(data: bytes, syntax: str, folder: Path) -> bytes:
     writer.SetImage(change.GetOutput())
     assert writer.Write()
     return (folder / "out.dcm").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def eager():
+    """Without TensorFlow's graphs, whose making would take most of the time; `graphs` takes that back for a test."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def graphs():
+    """As outside of tests."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(True)
+
+
+class Killed(BaseException):
+    """As a signal: nothing may catch it."""
+
+
+def same_weights(one, other) -> bool:
+    """Whether two Keras models have equal weights, to the last bit."""
+    return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
