@@ -142,16 +142,18 @@ def _check_frame(dicom: pydicom.Dataset) -> None:
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """(height, width, samples per pixel) of a JPEG or JPEG-LS stream; None for one whose header has gaps.
+    """(height, width, samples per pixel) of a JPEG or JPEG-LS stream; None for one whose header is not as it must be.
 
-    At such a gap gdcm ends the process.
+    At a gap, or a depth of more than 16 bits, gdcm ends the process.
     """
     place, size = 2, None
     while frame[place : place + 1] == b"\xff" and place + 10 <= len(frame):
-        marker, length, height, width, parts = struct.unpack_from(">xBHx2HB", frame, place)
+        marker, length, bits, height, width, parts = struct.unpack_from(">xBHB2HB", frame, place)
         if marker == 0xDA:  # the pixels begin
             return size
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            if size or not 2 <= bits <= 16:
+                return None
             size = height, width, parts
         place += 2 + length
     return None

@@ -516,6 +516,17 @@ def test_a_gap_in_a_compressed_header_is_refused_before_it_ends_the_process(tmp_
         images.read_image(reframed(tmp_path, syntax, lambda frame: frame.replace(b"\xff\xda", b"\0\0\xff\xda")))
 
 
+@pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEGLSLossless"])
+def test_a_depth_that_no_jpeg_has_is_refused_before_it_ends_the_process(tmp_path, syntax):
+    def deepened(frame: bytes) -> bytes:
+        start = max(frame.find(b"\xff\xc3\x00\x0b"), frame.find(b"\xff\xf7\x00\x0b"))
+        assert frame[start + 4] == 8
+        return frame[: start + 4] + b"\x2d" + frame[start + 5 :]
+
+    with pytest.raises(InputError, match="of another size or kind"):
+        images.read_image(reframed(tmp_path, syntax, deepened))
+
+
 def test_jpeg_2000_in_a_wrapper_is_refused(tmp_path):
     """Boxes of the wrapper that say they are empty would be read for ever."""
     with pytest.raises(InputError, match="of another size"):
