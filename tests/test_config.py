@@ -35,7 +35,7 @@ def test_recipe_classic_is_the_mission_s_model():
     classic = make_settings("chest_xray", {"recipe": "classic"})
     assert (classic.backbone, classic.weights, classic.image_size) == ("ResNet50", "imagenet", 224)
     assert (classic.unfrozen_layers, classic.fine_tuning_rate, classic.dropout) == (10, 1e-5, 0.5)
-    assert (classic.weight_decay, classic.rate_schedule) == (0, "constant")
+    assert (classic.weight_decay, classic.rate_schedule, classic.weight_average) == (0, "constant", 0)
     augmented = [n for n, f in FIELDS.items() if f.metadata["help"].startswith("augmentation:") and getattr(classic, n)]
     assert {"rotation", "zoom", "shear"} <= set(augmented)
     assert not {"mirror", "noise", "gamma", "sharpness"} & set(augmented)
