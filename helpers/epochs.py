@@ -51,10 +51,9 @@ def fit(
         state = {"key": key, "history": []}
         _save_epoch(classifier, folder, state, {"epoch": 0, "loss": None} | validate(classifier) | {"seconds": 0.0})
     elif not _finished(state, epochs, patience):
-        stepped = folder / _stepped_file(state["history"][-1]["epoch"])
-        classifier = keras.saving.load_model(
-            stepped if stepped.exists() else folder / _file(state["history"][-1]["epoch"])
-        )
+        epoch = state["history"][-1]["epoch"]
+        file = _stepped_file(epoch) if epoch and _averages(classifier) else _file(epoch)
+        classifier = keras.saving.load_model(folder / file)
     while not _finished(state, epochs, patience):
         epoch, start = state["history"][-1]["epoch"] + 1, time.perf_counter()
         _seed_draws(classifier, key, epoch)
