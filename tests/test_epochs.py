@@ -20,12 +20,7 @@ from helpers.epochs import fit as fit_epochs
 from tests.conftest import Killed, same_weights
 
 EPOCHS = 3
-pytestmark = [
-    pytest.mark.usefixtures("eager"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # inside Keras
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning"),  # of tests without graphs
-    pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning"),  # before its first step
-]
+pytestmark = pytest.mark.usefixtures("eager")
 
 
 def numbers_network(average: float = 0.0) -> keras.Model:

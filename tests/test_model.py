@@ -15,7 +15,6 @@ from helpers.config import InputError, make_settings
 
 SIZE = 64
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # inside Keras
     pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning"),  # on files that hold something else
     pytest.mark.filterwarnings("ignore:`input_shape` is undefined:UserWarning"),  # MobileNetV3 of any size
 ]

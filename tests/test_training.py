@@ -21,12 +21,7 @@ from helpers.config import make_settings
 from tests.conftest import Killed, same_weights
 
 SIZE = 32
-pytestmark = [
-    pytest.mark.usefixtures("eager"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # inside Keras
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning"),  # of tests without graphs
-    pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning"),  # before its first step
-]
+pytestmark = pytest.mark.usefixtures("eager")
 
 
 # Images: bright ones are ill
