@@ -21,7 +21,7 @@ trying, teaching and criticising. **Not a medical device.**
 Chest X-ray images of children aged one to five from one hospital (Guangzhou Women and Children's Medical Center):
 Kermany, Zhang, Goldbaum, *Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for Classification*,
 Mendeley Data, 2018, doi 10.17632/rscbjbr9sj, CC BY 4.0. Trained on images of its train folder alone; {validation} of
-them, of other patients, chose epoch, calibration, threshold and band. The test images chose nothing.
+them, of other patients, chose epoch, calibration, threshold and band. No test image chose any of these.
 
 ## The model
 
