@@ -59,8 +59,10 @@ class Answer:
 
 
 def worth(card: dict) -> str:
-    """In words: what was measured at the model's threshold, on how many images, and for whom the model was made."""
-    return f"{known(card, card['threshold'])} Made for {predict.made_for(card)}. Not a medical device."
+    """In words: what was measured at the model's threshold, on how many images, and for what the model was made."""
+    made_on = (card.get("metrics") or {}).get("validation")
+    share = f" Its probabilities assume that {made_on['prevalence']:.0%} of images show pneumonia." if made_on else ""
+    return f"{known(card, card['threshold'])}{share} Made for {predict.made_for(card)}. Not a medical device."
 
 
 def known(card: dict, threshold: float) -> str:

@@ -114,7 +114,7 @@ class Settings:
     resamples: int = _setting(1000, "05", "bootstrap resamples of patients behind every interval", 10, 100_000)
 
     explained: int = _setting(4, "06", "heatmaps shown per outcome (TP, FP, TN, FN)", 1, 100)
-    localised: int = _setting(200, "06", "phantoms with an opacity on which localisation is scored", 0, 10_000)
+    localised: int = _setting(300, "06", "images, drawn at random, whose heatmaps are scored", 1, 10_000)
 
 
 # What a recipe sets, below the profile and what is named by hand.

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 from .config import InputError, parse_policy
@@ -248,8 +249,10 @@ def bootstrap(
     Patients, not images, are drawn with replacement, since images of one patient resemble each other (cluster
     bootstrap: Field and Welsh 2007, Bootstrapping clustered data, JRSS B 69). `patients` (n,): whose each image is.
     A resample that leaves a metric undefined does not count for it; where more than half do, low and high are None.
-    The threshold stays as it is. A share of 0 or 1 gets an interval without width; resampling adds to a small ece, so
-    that its interval can lie above its value.
+    The threshold stays as it is. Where nothing or everything was wrong, resampling cannot show how wrong it might be:
+    accuracy, sensitivity, specificity, precision and npv of 0 or 1 get the exact binomial interval of as many patients
+    (Clopper and Pearson 1934); others may have an interval without width, which is not shown. Resampling adds to a
+    small ece, so that its interval can lie above its value.
     """
     value = metrics(labels, probabilities, threshold)
     positive, probabilities = _checked(labels, probabilities)
@@ -271,7 +274,24 @@ def bootstrap(
         values = values[np.isfinite(values)]
         low, high = np.percentile(values, [2.5, 97.5]) if 2 * values.size >= resamples else (np.nan, np.nan)
         result[name] = {"value": value[name], "low": _number(low), "high": _number(high)}
+    called = probabilities >= threshold
+    shares = {"accuracy": called | True, "sensitivity": positive, "specificity": ~positive}
+    for name, counted in (shares | {"precision": called, "npv": ~called}).items():
+        if value[name] in (0, 1):
+            about = len(np.unique(patient[counted]))
+            exact = binomtest(int(value[name]) * about, about).proportion_ci(method="exact")
+            result[name] |= {"low": float(exact.low), "high": float(exact.high)}
     return result
+
+
+def mean_interval(values: ArrayLike, patients: Iterable, resamples: int, seed: int) -> dict[str, float]:
+    """{"value", "low", "high"}: mean of `values`, float or bool (n,), with 95% interval as `bootstrap`, by `patients`."""
+    values = np.asarray(values, np.float64)
+    patient, names = pd.factorize(pd.Series(list(patients), dtype=object), sort=True)
+    weights = _times_drawn(np.random.default_rng(seed), resamples, len(names))[:, patient]
+    means = (weights * values).sum(axis=1) / weights.sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 
 
 def paired_differences(
@@ -354,10 +374,10 @@ def in_words(name: str) -> str:
 
 
 def _text(metric: dict, scale: float = 1, digits: int = 3) -> tuple[str, str]:
-    """Value and interval to read; "–" for what is undefined."""
+    """Value and interval to read; "–" for what is undefined, or an interval without width, which tells nothing."""
     numbers = (metric[key] for key in ("value", "low", "high"))
     value, low, high = ("–" if number is None else f"{scale * number:.{digits}f}" for number in numbers)
-    return value, "–" if "–" in (low, high) else f"{low} to {high}"
+    return value, "–" if "–" in (low, high) or metric["low"] == metric["high"] else f"{low} to {high}"
 
 
 def table(summary: dict) -> pd.DataFrame:

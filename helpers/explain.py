@@ -88,12 +88,13 @@ def localisation(heat: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
 
 
 def border_share(heat: np.ndarray, width: float = 0.1) -> np.ndarray:
-    """Per map of (n, s, s): share of its heat in the outer `width` (0-0.5) of the image, float (n,); 0 for empty maps.
+    """Per map of (n, s, s): share of its heat in the outer `width` (0-0.5) of the image, float (n,); NaN where empty.
 
-    An even map has 1 - (1 - 2 * width) ** 2 there. Much more hints at markers, edges or collimation as shortcuts.
+    An even map has 1 - (1 - 2 * width) ** 2 there. Much more hints at markers, edges or collimation as shortcuts;
+    little clears nobody, since compression or sharpness would be used everywhere in the image.
     """
     size = heat.shape[1]
     cut = round(size * width)
     total = heat.sum(axis=(1, 2))
     inner = heat[:, cut : size - cut, cut : size - cut].sum(axis=(1, 2))
-    return np.divide(total - inner, total, out=np.zeros(len(heat)), where=total > 0)
+    return np.divide(total - inner, total, out=np.full(len(heat), np.nan), where=total > 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from helpers import config
+from helpers import config, images
 from helpers.anatomy import FINDINGS, ZONES, draw, film, make_patient
 
-__all__ = ["FINDINGS", "VERSION", "ZONES", "draw", "make_patient", "mask_path", "pretraining_set", "write_dataset"]
+__all__ = ["FINDINGS", "VERSION", "ZONES", "draw", "make_patient", "mask_path", "masks", "pretraining_set", "write_dataset"]
 
 VERSION = 2  # of the drawing and of the plan: datasets of another version are drawn anew
 
@@ -58,6 +59,11 @@ def _plan(patients: int, seed: int) -> tuple[list, list]:
 def mask_path(root: Path, path: str) -> Path:
     """The mask's file for an image's path below `root`, such as "test/PNEUMONIA/person1_virus_2.jpeg"."""
     return (Path(root) / "masks" / path).with_suffix(".png")
+
+
+def masks(root: Path, paths: Iterable[str], size: int) -> np.ndarray:
+    """The true masks of the opacities in the images `paths` (relative to `root`), bool (n, size, size)."""
+    return np.stack([images.resize(images.read_image(mask_path(root, path)), size) > 127 for path in paths])
 
 
 def _write_patient(root: Path, seed: int, index: int, finding: str, paths: list[str]) -> None:

@@ -21,7 +21,7 @@ trying, teaching and criticising. **Not a medical device.**
 Chest X-ray images of children aged one to five from one hospital (Guangzhou Women and Children's Medical Center):
 Kermany, Zhang, Goldbaum, *Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for Classification*,
 Mendeley Data, 2018, doi 10.17632/rscbjbr9sj, CC BY 4.0. Trained on images of its train folder alone; {validation} of
-them, of other patients, chose epoch, calibration, threshold and band. No test image chose any of these.
+them, of other patients, chose epoch, calibration, threshold and band. No test image chose any of these.{copies}
 
 ## The model
 
@@ -50,8 +50,13 @@ The public test set has 624 images; where n is smaller, the others were not at h
 - Labels come from readings of these images, not from microbiology; some are wrong.
 - The dataset has shortcuts (compression, aspect ratio, markers). Augmentation makes them harder to use, not impossible.
 - The guard stops most of what is no chest X-ray, not all; see reports/RESULTS.md for how it was measured.
+- Probabilities assume the share of pneumonia among the validation images; where it is rarer, they are too high.
 - Heatmaps are hints, not findings.
 """
+_COPIES = """
+
+All images, in training and test, were copies already resized to {} x {} pixels. Originals, with their own compression
+and aspect ratio, were neither trained on nor measured."""
 
 
 def publish(run: str, target: Path) -> None:
@@ -76,8 +81,11 @@ def publish(run: str, target: Path) -> None:
     predictions = dataset.read_table(folder / "predictions.csv", "05_evaluation")
     uncertain = predictions["probability"].between(*card["uncertain"]).groupby(predictions["split"]).mean()
     views = settings.validation_views
+    manifest = dataset.read_table(folder / "manifest.csv", "01_eda")
+    sizes = manifest.loc[~manifest["excluded"], ["width", "height"]].drop_duplicates().astype(int).to_numpy().tolist()
     text = _TEXT.format(
         validation=metrics["validation"]["n"],
+        copies=_COPIES.format(*sizes[0]) if len(sizes) == 1 else "",
         backbone=card["backbone"],
         weights=card["weights_origin"],
         size=card["input_size"][0],

@@ -63,7 +63,7 @@ def human_value(value) -> str:
     """A number, an interval {"value", "low", "high"}, a truth value or a text, for a table cell."""
     if isinstance(value, dict) and "value" in value:
         low, high = value.get("low"), value.get("high")
-        interval = "" if low is None or high is None else f" ({human_value(low)} to {human_value(high)})"
+        interval = "" if low is None or high is None or low == high else f" ({human_value(low)} to {human_value(high)})"
         return human_value(value["value"]) + interval
     if value is None:
         return "—"

@@ -257,10 +257,22 @@ def test_a_planted_shortcut_is_detected(tmp_path):
             write(tmp_path, f"{split}/NORMAL/n{k}.png", k, width=60, height=40)  # healthy: wide
             write(tmp_path, f"{split}/PNEUMONIA/p{k}.png", 100 + k, width=40 if split == "train" else 60, height=40)
     found = dataset.shortcuts(dataset.scan(tmp_path))
-    assert list(found.columns) == ["train", "test"]
+    assert list(found.columns) == ["train", "test", "p"]
     assert found.loc["aspect ratio", "train"] == found.loc["image width", "train"] == 1.0
     assert found.loc["aspect ratio", "test"] == found.loc["image width", "test"] == 0.5
     assert found["train"].between(0.5, 1).all()
+    assert found.loc["image width", "p"] < 0.05
+
+
+def test_a_shortcut_that_turns_round_in_test_lies_below_a_half_there_and_noise_is_called_noise(tmp_path):
+    for split, wide in (("train", "NORMAL"), ("test", "PNEUMONIA")):
+        for label in ("NORMAL", "PNEUMONIA"):
+            for k in range(8):
+                width = 60 if label == wide else 40
+                write(tmp_path, f"{split}/{label}/x{k}.png", 10 + k, width=width, height=width)
+    found = dataset.shortcuts(dataset.scan(tmp_path))
+    assert found.loc["image width", ["train", "test"]].tolist() == [1.0, 0.0]
+    assert found.loc["aspect ratio", ["train", "test", "p"]].tolist() == [0.5, 0.5, 1.0]
 
 
 def test_shortcuts_leave_out_what_has_one_class_or_no_pixels(messy, scanned, tmp_path):
@@ -269,9 +281,9 @@ def test_shortcuts_leave_out_what_has_one_class_or_no_pixels(messy, scanned, tmp
     (tmp_path / "train/NORMAL/c.png").write_bytes(b"broken")
     write(tmp_path, "test/NORMAL/d.png", 4)
     found = dataset.shortcuts(dataset.scan(tmp_path))
-    assert list(found.columns) == ["train"]
+    assert list(found.columns) == ["train", "p"]
     assert found["train"].notna().all()
-    assert set(dataset.shortcuts(scanned).columns) == {"train", "test"}
+    assert set(dataset.shortcuts(scanned).columns) == {"train", "test", "p"}
 
 
 def test_shared_numbers_are_counted(scanned):

@@ -330,6 +330,34 @@ def test_interval_needs_half_of_the_resamples():
     assert 70 < sum(m["low"] is None for m in found) < 130
 
 
+@pytest.mark.parametrize(("sick_scores", "found", "low", "high"), [(0.9, 1.0, 0.025, 1.0), (0.1, 0.0, 0.0, 0.975)])
+def test_a_share_without_errors_is_as_uncertain_as_its_patients_are_few(sick_scores, found, low, high):
+    labels, patients = np.array([1] * 30 + [0] * 4), [f"p{i % 10}" for i in range(30)] + list("abcd")
+    scores = np.where(labels == 1, sick_scores, [0.2, 0.3, 0.6, 0.7] * 8 + [0.2, 0.7])
+    sensitivity = bootstrap(labels, scores, 0.5, patients, 50, 1)["sensitivity"]
+    # Clopper and Pearson for n of n: the n-th root of 0.025; of ten patients, not of thirty images
+    expected = (low ** (1 / 10), high) if found else (low, 1 - (1 - high) ** (1 / 10))
+    assert sensitivity["value"] == found
+    assert (sensitivity["low"], sensitivity["high"]) == pytest.approx(expected)
+
+
+def test_an_interval_without_width_is_not_shown():
+    summary = summarise(frame(), 0.4, "0.4", 60, 1)
+    summary["auc"] = {"value": 1.0, "low": 1.0, "high": 1.0}
+    shown = evaluation.table(summary).set_index("metric")
+    assert shown.loc["AUC", "95% interval"] == "–"
+    assert " to " in shown.loc["accuracy", "95% interval"]
+
+
+def test_the_interval_of_a_mean_resamples_patients():
+    hits = np.arange(200) % 4 == 0
+    alone = evaluation.mean_interval(hits, range(200), 1000, 1)
+    repeated = evaluation.mean_interval(np.repeat(hits, 5), np.repeat(range(200), 5), 1000, 1)
+    assert alone["value"] == 0.25
+    assert repeated == pytest.approx(alone)
+    assert alone["high"] - alone["low"] == pytest.approx(2 * 1.96 * np.sqrt(0.25 * 0.75 / 200), rel=0.15)
+
+
 def test_one_patient_has_no_spread():
     found = bootstrap(LABELS, SCORES, 0.5, ["a"] * 6, 10, 1)
     assert all(m["low"] == m["high"] == pytest.approx(m["value"]) for m in found.values())

@@ -152,6 +152,6 @@ def test_border_share_is_computed_as_by_hand():
     heat[0] = 0.3  # even
     heat[1, 5, 5] = 1  # in the middle
     heat[2, 0, 4], heat[2, 4, 4] = 0.25, 0.75
-    np.testing.assert_allclose(explain.border_share(heat), [1 - 0.8**2, 0, 0.25, 0])
+    np.testing.assert_allclose(explain.border_share(heat), [1 - 0.8**2, 0, 0.25, np.nan])
     np.testing.assert_allclose(explain.border_share(heat, 0.2)[0], 1 - 0.6**2)
-    np.testing.assert_allclose(explain.border_share(heat, 0.5), [1, 1, 1, 0])
+    np.testing.assert_allclose(explain.border_share(heat, 0.5), [1, 1, 1, np.nan])
