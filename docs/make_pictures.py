@@ -51,7 +51,7 @@ def prediction(browser: Browser) -> None:
                 time.sleep(0.2)
         page = browser.new_page(viewport={"width": 1000, "height": 1400})
         page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
-        page.get_by_label("Sample").select_option("PNEUMONIA bacteria 2")
+        page.get_by_label("Sample").select_option("phantom PNEUMONIA bacteria 2")
         page.locator("img.xray-heat").wait_for(timeout=60_000)
         page.locator(".xray-page").screenshot(path=DOCS / "page.png")
     finally:

@@ -35,7 +35,7 @@ def cut(classifier: keras.Model, unfrozen: int) -> list[keras.KerasTensor]:
     """
     inside = model.backbone_layers(classifier)
     head = classifier.layers[classifier.layers.index(classifier.get_layer("pooling")) :]
-    learning = [*inside[len(inside) - unfrozen :], *head] if unfrozen else head[1:]
+    learning = [*inside[max(0, len(inside) - unfrozen) :], *head] if unfrozen else head[1:]
     made = {id(layer.output) for layer in learning}
     tensors = {}
     for layer in learning:

@@ -19,6 +19,7 @@ from helpers.answer import Answer
 from helpers.config import InputError, Settings
 from helpers.upload import Upload
 
+PHANTOM = "phantom "  # how the title of a drawn sample begins
 _MOST_ROWS = 500  # of the sitting's table
 _NO_SAMPLE = "choose a sample"
 _WORKER = "predictions"  # name of the thread
@@ -51,13 +52,14 @@ def find_samples(settings: Settings, count: int = 4) -> dict[str, Path | bytes]:
     listed = sorted(dataset.image_files(root))
     listed = [row for row in listed if row[1] == "test"] or listed
     samples: dict[str, Path | bytes] = {}
+    drawn = PHANTOM if (root / phantom.RECIPE).is_file() else ""
     for label in dataset.LABELS:
         files = [root / path for path, _, of in listed if of == label]
         parts = np.array_split(np.arange(len(files)), min(count, len(files)) or 1)
         found = [next((files[i] for i in part if _readable(files[i])), None) for part in parts]
         for number, file in enumerate(filter(None, found), start=1):
             subtype = dataset.parse_name(file.name)[2]
-            samples[f"{label} {subtype} {number}".replace("  ", " ")] = file
+            samples[f"{drawn}{label} {subtype} {number}".replace("  ", " ")] = file
     return samples
 
 
@@ -67,7 +69,7 @@ def _drawn_samples(count: int) -> dict[str, Path | bytes]:
         for number in range(count):
             finding = findings[number % len(findings)]
             film, _ = phantom.draw(np.random.default_rng([7, number, len(findings)]), finding)
-            title = f"phantom {label} {finding if finding != 'normal' else ''} {number + 1}"
+            title = f"{PHANTOM}{label} {finding if finding != 'normal' else ''} {number + 1}"
             samples[title.replace("  ", " ")] = answer.png(film)
     return samples
 
@@ -148,9 +150,7 @@ class App:
 
     def _drawn(self) -> str:
         """A caution where samples are phantoms and the model is not of phantoms."""
-        if self.predictor.card.get("phantoms") or not any(
-            isinstance(source, bytes) for source in self.samples.values()
-        ):
+        if self.predictor.card.get("phantoms") or not any(title.startswith(PHANTOM) for title in self.samples):
             return ""
         return "The samples are drawn by code, not X-rays: they show how the page works, not how good the model is."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
             f"there is no run in {config.shown(folder)}: name a folder below reports/ that has a run.json."
         )
     predictions = pd.read_csv(config.needs(folder / "predictions.csv", "05_evaluation"))
+    if not provenance.evaluated(record):
+        raise InputError(
+            f"reports/{run} is not finished, or its predictions are older than its settings; go on with "
+            f"`python -m helpers.run --name {shlex.quote(run)} --resume`."
+        )
     for name, column in (("splits.csv", "patient"), ("manifest.csv", "sha256")):
         known = pd.read_csv(config.needs(folder / name, "05_evaluation"))[["path", column]]
         predictions = predictions.merge(known, on="path", validate="one_to_one")
@@ -71,7 +77,8 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     for name, change in evaluation.paired_differences(ill, *pair, both["patient_a"]).items():
         numbers = [_text(value[name]) for value in values]
         interval = f"{_text(change['difference'], '+')} ({_text(change['low'], '+')} to {_text(change['high'], '+')})"
-        rows.append((report.human_name(name), *numbers, interval, _text(change["p"])))
+        p = change["p"]
+        rows.append((report.human_name(name), *numbers, interval, "< 0.001" if p and p < 0.001 else _text(p)))
     table = pd.DataFrame(rows, columns=["metric", first, second, "difference (95% interval)", "p"])
     same = (both["probability_a"] == both["probability_b"]).all()
     parts.append((f"Test, {len(both)} images in common", table))
@@ -93,7 +100,7 @@ def runs_table(folder: Path) -> pd.DataFrame:
         if aside or not record or not own or provenance.dataset_state(file.parent) != own:
             continue
         saved = bool(record["parameters"].get("model"))
-        if saved and file.parent != folder:
+        if file.parent != folder and (saved or not provenance.evaluated(record)):
             continue
         if test := json.loads(file.read_text(encoding="utf-8")).get("test"):
             values = {name: record["parameters"].get(name) for name in ("recipe", "backbone", "seed")}
@@ -136,7 +143,9 @@ def main(arguments: list[str] | None = None) -> int:
 def write_page(page: Path, first: str, second: str, parts: list[tuple[str, pd.DataFrame | str]]) -> Path:
     """The comparison as one HTML file."""
     tables = [(title, part if isinstance(part, str) else part.to_dict("split")) for title, part in parts]
-    config.write_text(page, report.render_comparison(first, second, tables))
+    folders = [config.run_folder(run) for run in (first, second)]
+    phantoms = any(report.of_phantoms(provenance.read_record(folder), folder) for folder in folders)
+    config.write_text(page, report.render_comparison(first, second, tables, phantoms))
     return page
 
 

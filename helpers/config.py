@@ -56,7 +56,9 @@ class Settings:
     )
 
     image_size: int = _setting(224, "02", "side of the square the model sees, pixels", 32, 1024)
-    validation_fraction: float = _setting(0.1, "02", "share of the training patients kept for validation", 0.02, 0.5)
+    validation_fraction: float = _setting(
+        0.1, "02", "share of the training patients kept for validation, rounded to 1/2, 1/3, 1/4 ...", 0.02, 0.5
+    )
 
     backbone: str = _setting("ResNet50", "03", "network that turns pixels into features", choices=BACKBONES)
     weights: str = _setting(

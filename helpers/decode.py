@@ -60,7 +60,7 @@ def read_raster(data: bytes) -> np.ndarray:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size is the limit
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         _check_size(*image.size)
-        if image.format == "JPEG":
+        if image.format != "PNG":  # JPEG, which Pillow calls MPO where it announces more pictures
             _check_scans(data, image.width * image.height)
         image.load()
     deep = image.mode in ("I", "I;16", "I;16B", "F")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -33,14 +33,16 @@ def fit(
     patience: int,
     folder: Path,
     key: str,
+    seed: Sequence[int],
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Train a compiled model for at most `epochs`, stopping after `patience` epochs without a lower validation loss.
 
     `epoch_batches(epoch)` gives the batches of an epoch, counted from 1; `validate(model)` its figures, `val_loss`
     among them. After every epoch the model with its optimizer goes to `folder`, so a second call with the same `key`
     (a fingerprint of all that the result depends on) goes on after the last finished epoch, and returns at once when
-    all are done. Epoch 0 is the model as it came: where no epoch is better, it is what is returned. Where the optimizer
-    averages the weights, an epoch's model is the average at its end, while training goes on from its last step.
+    all are done. What Dropout draws depends on `seed` and the epoch alone. Epoch 0 is the model as it came: where no
+    epoch is better, it is what is returned. Where the optimizer averages the weights, an epoch's model is the average
+    at its end, while training goes on from its last step.
 
     Returns the model with the best weights, and the history: epoch, loss, what `validate` gives, seconds.
     """
@@ -56,7 +58,7 @@ def fit(
         classifier = keras.saving.load_model(folder / file)
     while not _finished(state, epochs, patience):
         epoch, start = state["history"][-1]["epoch"] + 1, time.perf_counter()
-        _seed_draws(classifier, key, epoch)
+        _seed_draws(classifier, [*seed, epoch])
         last = _LastStep()
         losses = classifier.fit(
             epoch_batches(epoch), epochs=epoch, initial_epoch=epoch - 1, shuffle=False, verbose=0, callbacks=[last]
@@ -69,9 +71,9 @@ def fit(
     return best, pd.DataFrame(state["history"])
 
 
-def _seed_draws(classifier: keras.Model, key: str, epoch: int) -> None:
-    """Make what Dropout draws depend on the epoch alone: Keras does not save how far its generators have come."""
-    rng = np.random.default_rng([int(config.fingerprint(key), 16), epoch])
+def _seed_draws(classifier: keras.Model, seed: Sequence[int]) -> None:
+    """Set what Dropout draws: Keras does not save how far its generators have come."""
+    rng = np.random.default_rng(seed)
     for state in (v for v in classifier.variables if v.path.endswith("seed_generator_state")):
         state.assign(rng.integers(2**31, size=2))
 

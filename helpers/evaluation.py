@@ -285,7 +285,7 @@ def bootstrap(
 
 
 def mean_interval(values: ArrayLike, patients: Iterable, resamples: int, seed: int) -> dict[str, float]:
-    """{"value", "low", "high"}: mean of `values`, float or bool (n,), with 95% interval as `bootstrap`, by `patients`."""
+    """{"value", "low", "high"}: mean of `values`, (n,), its 95% interval by `patients`, as `bootstrap`."""
     values = np.asarray(values, np.float64)
     patient, names = pd.factorize(pd.Series(list(patients), dtype=object), sort=True)
     weights = _times_drawn(np.random.default_rng(seed), resamples, len(names))[:, patient]

@@ -151,7 +151,7 @@ def without_markers(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def _failure(cells: list, index: int | None, error: str, message: str) -> dict:
     """Where and why a notebook stopped; cells are counted as a reader of the notebook counts its code cells."""
-    own = [c for c in cells[: index + 1] if "injected-parameters" not in c.metadata.get("tags", [])] if cells else []
+    own = [c for c in cells[: (index or 0) + 1] if "injected-parameters" not in c.metadata.get("tags", [])]
     number = sum(cell.cell_type == "code" for cell in own) if index is not None else 0
     source = cells[index].source.strip() if cells and index is not None else ""
     lines = [line for line in source.splitlines() if line.strip() and not line.startswith(("#", "%"))] or [source]

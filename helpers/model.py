@@ -206,6 +206,7 @@ def save(model: keras.Model, folder: Path, card: dict) -> None:
     aside = folder / "part.keras"
     keras.Model(model.inputs[0], model.output, name=model.name).save(aside)  # not compiled: without the optimizer
     config.put(aside, folder / "model.keras")
+    (folder / guard.FILE).unlink(missing_ok=True)  # an older model's: notebook 05 makes one for this model
     write_card(folder, card | {"input_size": list(model.input_shape[1:])})
 
 
@@ -268,5 +269,6 @@ def copy(source: Path, target: Path) -> None:
     if source.resolve() == target.resolve():
         return
     target.mkdir(parents=True, exist_ok=True)
+    (target / guard.FILE).unlink(missing_ok=True)
     for name in ("model.keras", "model.json", *([guard.FILE] if "guard_sha256" in card else [])):
         shutil.copyfile(source / name, target / name)

@@ -16,8 +16,20 @@ from PIL import Image
 from helpers import config, images
 from helpers.anatomy import FINDINGS, ZONES, draw, film, make_patient
 
-__all__ = ["FINDINGS", "VERSION", "ZONES", "draw", "make_patient", "mask_path", "masks", "pretraining_set", "write_dataset"]
+__all__ = [
+    "FINDINGS",
+    "RECIPE",
+    "VERSION",
+    "ZONES",
+    "draw",
+    "make_patient",
+    "mask_path",
+    "masks",
+    "pretraining_set",
+    "write_dataset",
+]
 
+RECIPE = "phantoms.json"  # in the root of a dataset that was drawn
 VERSION = 2  # of the drawing and of the plan: datasets of another version are drawn anew
 
 
@@ -76,7 +88,7 @@ def _write_patient(root: Path, seed: int, index: int, finding: str, paths: list[
             Image.fromarray(255 * mask.astype(np.uint8)).save(mask_path(root, path))
 
 
-def write_dataset(root: Path, patients: int, seed: int, progress: bool = False) -> None:
+def write_dataset(root: Path, patients: int, seed: int) -> None:
     """Write the phantoms of `patients` (at least 20) children in the public dataset's layout.
 
     `<root>/{train,test}/{NORMAL,PNEUMONIA}/*.jpeg`, one to three films a patient, the masks (0 or 255) in
@@ -100,14 +112,11 @@ def write_dataset(root: Path, patients: int, seed: int, progress: bool = False) 
             for folder in (f"{split}/NORMAL", f"{split}/PNEUMONIA", f"masks/{split}/PNEUMONIA"):
                 (aside / folder).mkdir(parents=True)
         with ThreadPoolExecutor(2) as pool:
-            drawn = pool.map(lambda row: _write_patient(aside, seed, *row), plan)
-            for done, _ in enumerate(drawn, 1):
-                if progress and (done % 50 == 0 or done == patients):
-                    print(f"phantoms of {done} of {patients} patients drawn", flush=True)
+            list(pool.map(lambda row: _write_patient(aside, seed, *row), plan))
         for source, copy in copies:
             shutil.copyfile(aside / source, aside / copy)
             shutil.copyfile(mask_path(aside, source), mask_path(aside, copy))
-        config.write_json(aside / "phantoms.json", recipe)
+        config.write_json(aside / RECIPE, recipe)
         if hasattr(os, "sync"):  # not on Windows
             os.sync()  # a power cut must not leave a folder that is complete by name only
         if _recipe(root) != recipe:  # else another process was faster
@@ -133,11 +142,11 @@ def _recipe(root: Path) -> dict | None:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return None
     try:
-        recorded = json.loads((root / "phantoms.json").read_text(encoding="utf-8"))
+        recorded = json.loads((root / RECIPE).read_text(encoding="utf-8"))
         ours = {"version", "patients", "seed"} == set(recorded)
     except (OSError, ValueError, TypeError):
         ours = False
-    names = {"train", "test", "masks", "phantoms.json"}
+    names = {"train", "test", "masks", RECIPE}
     if not ours or any(entry.name not in names for entry in root.iterdir() if not entry.name.startswith(".")):
         raise config.InputError(f"{root} holds something other than phantoms; move it away, or name another folder.")
     return recorded

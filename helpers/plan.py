@@ -91,8 +91,10 @@ def make_plan(args: argparse.Namespace, name: str) -> Plan:
     index = _position(notebooks, wanted) if wanted else 0
     number = notebooks[index].name[:2]
     if record:
-        if settings.model and "data" in changed:
-            raise InputError(f"reports/{name} holds a run on another dataset; give this evaluation its own --name.")
+        trained = any(stem[:2] < MODEL_NOTEBOOK for stem in record["notebooks"])
+        if settings.model and ("data" in changed or trained):
+            holds = "a run with a model of its own" if trained else "a run on another dataset"
+            raise InputError(f"reports/{name} holds {holds}; give this evaluation its own --name.")
         earlier = [key for key in changed if FIELDS[key].metadata["notebook"] < number]
         if earlier and not args.resume:
             first = min(FIELDS[key].metadata["notebook"] for key in earlier)

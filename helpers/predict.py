@@ -201,7 +201,11 @@ def main(arguments: list[str] | None = None) -> int:
         paths = list(find_images(given.images))
         if not paths:
             raise InputError(f"there is no image in {', '.join(given.images)} ({', '.join(images.SUFFIXES)}).")
-        output = open(given.csv, "w", newline="", encoding="utf-8") if given.csv else sys.stdout  # noqa: SIM115, PTH123
+        if given.csv:
+            output = open(given.csv, "w", newline="", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115, PTH123
+        else:
+            output = sys.stdout
+            output.reconfigure(errors="backslashreplace")
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

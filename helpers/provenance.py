@@ -25,10 +25,10 @@ from helpers.dataset import dataset_fingerprint
 PATHS = ("data", "model", "teacher", "weights")
 WRITES = {
     "01": ("manifest.csv",),
-    "02": ("splits.csv",),
-    "03": ("head/model.keras",),
-    "04": ("model/model.keras",),
-    "05": ("predictions.csv", "metrics.json"),
+    "02": ("splits.csv", "images.npy"),
+    "03": ("head/model.keras", "head/model.json"),
+    "04": ("model/model.keras", "model/model.json"),
+    "05": ("predictions.csv", "metrics.json", "model/model.json", "model/guard.npz"),
     "06": ("explanations.json",),
 }
 
@@ -213,8 +213,8 @@ def why_not_done(entry: dict, parts: dict, folder: Path, stem: str) -> str:
         found = [text for part, text in REASONS.items() if before.get(part) != parts.get(part)]
         return " and ".join(found) or "what it depends on changed"
     for name, digest in entry.get("wrote", {}).items():
-        last = max(number for number, names in WRITES.items() if name in names)
-        if last == stem[:2] and sha256(folder / name) != digest:
+        last, found = max(number for number, names in WRITES.items() if name in names), sha256(folder / name)
+        if not found or (last == stem[:2] and found != digest):
             return f"{name} is missing or was changed"
     return ""
 
@@ -227,6 +227,11 @@ def read_record(folder: Path) -> dict | None:
         return None
     usable = isinstance(record, dict) and isinstance(record.get("parameters"), dict)
     return record if usable and isinstance(record.get("notebooks"), dict) else None
+
+
+def evaluated(record: dict) -> bool:
+    """Whether a run's metrics and model are those of its settings: 05 is done, and nothing before it has changed."""
+    return any(stem.startswith("05") and entry.get("status") == "done" for stem, entry in record["notebooks"].items())
 
 
 def recorded_settings(record: dict) -> Settings:

@@ -66,12 +66,12 @@ def publish(run: str, target: Path) -> None:
     """
     folder = config.run_folder(run)
     record, card = provenance.read_record(folder), model.read_card(folder / "model")
-    if not record or card.get("phantoms") or not (card.get("metrics") or {}).get("test"):
+    measured = record and provenance.evaluated(record) and (card.get("metrics") or {}).get("test")
+    if not measured or card.get("phantoms") or "guard_sha256" not in card:
         raise InputError(f"reports/{run} is no finished run on real images: its model has no test numbers to tell.")
     size = sum((folder / "model" / name).stat().st_size for name in ("model.keras", guard.FILE))
     if size > MOST_BYTES:
         raise InputError(f"the model of reports/{run} has {size / 1e6:.1f} MB; a clone takes {MOST_BYTES / 1e6:.0f}.")
-    model.copy(folder / "model", target)
     settings, metrics = provenance.recorded_settings(record), card["metrics"]
     command = record["command"]
     for key in provenance.PATHS:  # of this machine, but for other runs: their last part says enough
@@ -103,6 +103,7 @@ def publish(run: str, target: Path) -> None:
         high=card["uncertain"][1],
         tables="\n\n".join(_table(name, part) for name, part in metrics.items()),
     )
+    model.copy(folder / "model", target)
     config.write_text(target / "MODEL_CARD.md", text)
 
 

@@ -29,8 +29,6 @@ HEADLINE = {
     "specificity": "Specificity",
     "precision": "Precision",
 }
-WORDS = {"n": "n", "grad_cam": "Grad-CAM"}
-WORDS |= dict.fromkeys(("grad_cam_plus_plus", "grad_cam_pp", "grad_cam++"), "Grad-CAM++")
 
 
 def human_time(seconds: float | None) -> str:
@@ -56,7 +54,7 @@ def human_bytes(count: float | None) -> str:
 def human_name(key: str) -> str:
     """A key of metrics.json or explanations.json in words."""
     words = evaluation.in_words(key)
-    return WORDS.get(key, words[:1].upper() + words[1:])
+    return key if key == "n" else words[:1].upper() + words[1:]
 
 
 def human_value(value) -> str:
@@ -164,7 +162,7 @@ def render(
         following=pages[here + 1] if here is not None and here + 1 < len(pages) else None,
         record=record or {},
         run=(record or {}).get("run", ""),
-        banner=_of_phantoms(record or {}, page.parent),
+        banner=of_phantoms(record or {}, page.parent),
         failure=failure,
     )
     config.write_text(page, text)
@@ -178,7 +176,7 @@ def _read(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _of_phantoms(record: dict, folder: Path) -> bool:
+def of_phantoms(record: dict, folder: Path) -> bool:
     """Whether the run is about phantoms: it drew them, or its model was trained on them."""
     return record.get("parameters", {}).get("phantoms", 0) > 0 or bool(
         _read(folder / "model/model.json").get("phantoms")
@@ -243,7 +241,7 @@ def write_index(folder: Path) -> Path:
         .render(
             record=record,
             run=record.get("run", folder.name),
-            banner=_of_phantoms(record, folder),
+            banner=of_phantoms(record, folder),
             notebooks=notebooks,
             total=sum(entry.get("seconds") or 0 for entry in notebooks),
             memory=max((entry.get("peak_memory") or 0 for entry in notebooks), default=0),
@@ -262,7 +260,10 @@ def write_index(folder: Path) -> Path:
     return index
 
 
-def render_comparison(first: str, second: str, parts: list) -> str:
-    """The page of `helpers.compare`: (title, sentence or {"columns", "data"}) one below the other."""
+def render_comparison(first: str, second: str, parts: list, banner: bool) -> str:
+    """The page of `helpers.compare`: (title, sentence or {"columns", "data"}) one below the other.
+
+    `banner`: whether one of the runs is about phantoms.
+    """
     template = _environment().get_template("compare.html.j2")
-    return template.render(first=first, second=second, parts=parts, banner=False)
+    return template.render(first=first, second=second, parts=parts, banner=banner)

@@ -21,7 +21,7 @@ from helpers import config
 
 IDLE_MINUTES = 5
 MOST_VISITORS = 8  # at once; each has a kernel with TensorFlow, about half a gigabyte
-HERE = ("127.0.0.1", "localhost", "::1")
+HERE = ("127.0.0.1", "localhost")
 
 
 class Kernels(AsyncMappingKernelManager):
@@ -45,7 +45,7 @@ def set_cookie(request: RequestHandler, **_) -> None:
 
     Jupyter's protection against requests from other sites asks for it, and Voila alone never sets it.
     """
-    assert request.xsrf_token  # reading the token sets the cookie
+    _ = request.xsrf_token  # reading the token sets the cookie
 
 
 def settings(ip: str) -> Config:

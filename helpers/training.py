@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -129,13 +130,19 @@ def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, w
 
     val_loss is the weighted cross-entropy after calibration on the same images (slope and intercept of the logit),
     since calibration follows anyway: training on smoothed labels and strongly augmented images shifts all
-    probabilities from epoch to epoch, which says nothing about how well they tell the classes apart.
+    probabilities from epoch to epoch, which says nothing about how well they tell the classes apart. A ranking no
+    better than chance gets the loss of saying the same of every image. InputError where training has diverged.
     """
 
     def validate(network: keras.Model) -> dict[str, float]:
         probability = np.clip(network.predict(data(), verbose=0)[:, 0].astype(np.float64), 1e-7, 1 - 1e-7)
+        if not np.isfinite(probability).all():
+            raise InputError("training diverged: the model answers NaN; train again with a lower rate.")
         logit = np.log(probability / (1 - probability))[:, None]
-        calibrated = LogisticRegression(C=1e3).fit(logit, labels, weights).predict_proba(logit)[:, 1]
+        calibration = LogisticRegression(C=1e3).fit(logit, labels, weights)
+        calibrated = calibration.predict_proba(logit)[:, 1]
+        if calibration.coef_[0, 0] <= 0:
+            calibrated = np.full(len(labels), np.average(labels, weights=weights))
         return {
             "val_loss": float(log_loss(labels, calibrated, sample_weight=weights)),
             "val_auc": float(roc_auc_score(labels, probability)),
@@ -213,7 +220,7 @@ def train_stage(
     epochs = settings.head_epochs if head else settings.fine_tuning_epochs
     unfrozen = 0 if head else settings.unfrozen_layers
     first = 0 if head else settings.head_epochs  # each stage has its own epoch numbers: no order is drawn twice
-    key, folder = stage_key(stage, splits, settings), run / "training" / stage
+    key, folder = stage_key(stage, images, splits, settings), run / "training" / stage
     teacher = load_teacher(settings) if settings.teacher else None
     train, validation = training_parts(splits, settings).values()
     model.freeze(classifier, unfrozen)
@@ -224,10 +231,8 @@ def train_stage(
         @functools.cache
         def cached() -> activations.Activations:
             rows = {"train": train.rows, "validation": validation.rows}
-            kept = run / "training" / "activations"
-            return activations.build(classifier, images, rows, settings, kept, stage_key("cut", splits, settings))[
-                not head
-            ]
+            kept, cut_key = run / "training" / "activations", stage_key("cut", images, splits, settings)
+            return activations.build(classifier, images, rows, settings, kept, cut_key)[not head]
 
         def epoch_batches(epoch: int) -> tf.data.Dataset:
             order = np.random.default_rng([settings.seed, first + epoch]).permutation(len(train.rows))
@@ -255,7 +260,9 @@ def train_stage(
         rate = fine_tuning_rate(settings, len(train.rows))
         compile_model(network, rate, settings, settings.weight_decay, settings.weight_average)
     validate = binary_validation(held_out, validation.labels, validation.weights)
-    best, history = fit(network, epoch_batches, validate, epochs, settings.patience, folder, key)
+    best, history = fit(
+        network, epoch_batches, validate, epochs, settings.patience, folder, key, [settings.seed, 2, first]
+    )
     for layer in best.layers:
         if layer.weights:
             classifier.get_layer(layer.name).set_weights(layer.get_weights())
@@ -265,19 +272,28 @@ def train_stage(
     return classifier, history
 
 
-# what the activations of the frozen layers depend on
-_CUT = (
-    "seed image_size validation_fraction backbone weights pretraining_phantoms pretraining_epochs rotation zoom shear"
-)
-_CUT += " mixed_precision translation brightness contrast mirror gamma sharpness noise cached_views unfrozen_layers"
+_SEEING = "seed image_size backbone mixed_precision rotation zoom shear translation brightness contrast mirror gamma"
+_SEEING = [*_SEEING.split(), "sharpness", "noise"]
+_PRETRAINING = [*_SEEING, "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
+_CUT = [*_SEEING, "validation_fraction", "weights", "cached_views", "unfrozen_layers"]
 
 
-def stage_key(stage: str, splits: pd.DataFrame, settings: Settings) -> str:
-    """Fingerprint of what "cut", "head" or "fine_tuning" depends on: settings, and which image is in which split."""
+def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Settings) -> str:
+    """Fingerprint of what "cut", "head" or "fine_tuning" depends on.
+
+    Settings, the pixels, which image is in which split, and the files of weights and of a teacher, by content.
+    """
     last = "03" if stage == "head" else "04"
-    names = _CUT.split() if stage == "cut" else [n for n, f in config.FIELDS.items() if f.metadata["notebook"] <= last]
+    names = [name for name, field in config.FIELDS.items() if field.metadata["notebook"] <= last]
+    if stage == "cut":
+        names = _CUT + (_PRETRAINING if settings.weights == "phantoms" else [])
     chosen = {name: getattr(settings, name) for name in names if name != "data"}
-    return config.fingerprint([stage, chosen, splits[["path", "split", "label"]].to_csv(index=False)])
+    contents = [hashlib.sha256(np.ascontiguousarray(images)).hexdigest()]
+    if Path(settings.weights).is_file():
+        contents.append(model.sha256(Path(settings.weights)))
+    if settings.teacher and stage == "fine_tuning":
+        contents.append(model.read_card(Path(settings.teacher))["sha256"])
+    return config.fingerprint([stage, chosen, contents, splits[["path", "split", "label"]].to_csv(index=False)])
 
 
 def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFrame:
@@ -300,10 +316,9 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
     def epoch_batches(epoch: int) -> tf.data.Dataset:
         return batches.training_batches(images, train, targets[train], np.ones(len(train), np.float32), settings, epoch)
 
-    chosen = [settings.pretraining_phantoms, settings.image_size, settings.seed, settings.backbone]
-    epochs = settings.pretraining_epochs
-    folder = run / "training" / "pretraining"
-    best, history = fit(zones, epoch_batches, validate, epochs, epochs, folder, config.fingerprint(chosen))
+    key = config.fingerprint([phantom.VERSION, *(getattr(settings, name) for name in _PRETRAINING)])
+    epochs, folder = settings.pretraining_epochs, run / "training" / "pretraining"
+    best, history = fit(zones, epoch_batches, validate, epochs, epochs, folder, key, [settings.seed])
     backbone.set_weights(best.get_weights()[: len(backbone.get_weights())])
     return history
 

@@ -32,9 +32,13 @@ function render({ model, el }) {
     model.send({ name: file.name, start, last, first }, undefined, [piece]);
   }
 
+  function send() {
+    sendPiece().catch(() => { refused.push(`${current.file.name} could not be read.`); next(); });
+  }
+
   function next(first = false) {
     current = waiting.length ? { file: waiting.shift(), start: 0, first } : null;
-    if (current) sendPiece().catch(() => { refused.push(`${current.file.name} could not be read.`); next(); });
+    if (current) send();
     else { say(""); input.value = ""; }
   }
 
@@ -54,7 +58,7 @@ function render({ model, el }) {
 
   model.on("msg:custom", (message) => {
     if (message.refused) { refused.push(message.refused); next(); }
-    else if (current && current.start < current.file.size) sendPiece();
+    else if (current && current.start < current.file.size) send();
     else next();
   });
   input.addEventListener("change", () => take(input.files));

@@ -17,7 +17,7 @@ import pytest
 from IPython.core.formatters import format_display_data
 from PIL import Image
 
-from helpers import app, config, images, model, predict
+from helpers import app, config, images, model, phantom, predict
 from helpers.answer import known, worth
 from helpers.config import InputError, make_settings
 from tests.conftest import planted_film
@@ -377,7 +377,7 @@ def test_after_an_upload_each_sample_can_be_chosen_anew(page):
 def test_drawn_samples_are_called_so_where_the_model_is_of_x_rays(planted, planted_folder):
     stored = model.read_card(planted_folder)
     for phantoms in (False, True):
-        drawn = app.App(predict.Predictor(planted, stored | {"phantoms": phantoms}), {"phantom": png(SICK)})
+        drawn = app.App(predict.Predictor(planted, stored | {"phantoms": phantoms}), {"phantom 1": png(SICK)})
         assert ("drawn by code, not X-rays" in drawn.answer.value) is not phantoms
 
 
@@ -471,6 +471,12 @@ def test_samples_are_found_in_every_layout_that_can_be_evaluated(tmp_path, layou
     write(tmp_path / layout, ["a.png", "b.png"])
     found = app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}), 1)
     assert [file.name for file in found.values()] == ["a.png"]
+
+
+def test_phantoms_in_a_folder_are_called_phantoms_too(tmp_path):
+    write(tmp_path / "test" / "NORMAL", ["IM-0001-0001.png"])
+    (tmp_path / phantom.RECIPE).write_text("{}")
+    assert list(app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}))) == ["phantom NORMAL 1"]
 
 
 def test_the_page_s_dataset_is_named_by_the_environment(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ def write_run(name: str, probabilities: np.ndarray, threshold: float, **paramete
     (folder / "metrics.json").write_text(json.dumps({"test": {"threshold": threshold}}))
     record = {
         "parameters": {"seed": 1, "backbone": "Xception"} | parameters,
-        "notebooks": {},
+        "notebooks": {"05_evaluation": {"status": parameters.pop("status", "done")}},
         "versions": {"keras": "3"},
     }
     (folder / "run.json").write_text(json.dumps(record | {"git": {"commit": name}, "dataset": {"fingerprint": "f"}}))
@@ -50,7 +50,7 @@ def test_what_differs_is_named_and_the_metrics_are_those_of_each_run(runs, capsy
         found = evaluation.metrics(labels, scores, threshold)
         assert table.loc["AUC", name] == f"{found['auc']:.3f}"
         assert table.loc["Specificity", name] == f"{found['specificity']:.3f}"
-    assert float(table.loc["AUC", "p"]) <= 0.001
+    assert table.loc["AUC", "p"] == "< 0.001"
     assert parts["Predictions"] == "Not equal."
     assert compare.main(["weak", "strong"]) == 0
     page = (config.REPORTS / "compare-weak-strong.html").read_text(encoding="utf-8")
@@ -65,6 +65,20 @@ def test_equal_predictions_are_said_to_be_equal(runs):
     assert parts["Predictions"] == "Equal to the last digit."
     assert set(parts["Test, 200 images in common"]["p"]) == {"1.000"}
     assert parts["Settings"] == "No difference."
+
+
+def test_a_run_whose_numbers_may_be_older_than_its_settings_is_not_compared(runs, capsys):
+    write_run("begun", runs[0], 0.5, dropout=0, status="outdated")
+    assert compare.main(["weak", "begun"]) == 2
+    assert "--name begun --resume" in capsys.readouterr().err
+
+
+def test_the_comparison_of_phantom_runs_says_so(runs):
+    assert compare.main(["weak", "strong"]) == 0
+    write_run("drawn", runs[0], 0.5, phantoms=100)
+    assert compare.main(["weak", "drawn"]) == 0
+    pages = [(config.REPORTS / f"compare-weak-{name}.html").read_text(encoding="utf-8") for name in ("strong", "drawn")]
+    assert ["Phantom run" in page for page in pages] == [False, True]
 
 
 @pytest.mark.parametrize(("names", "said"), [(["weak", "none"], "no run in"), (["weak", "weak"], "name two")])

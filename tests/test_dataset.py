@@ -189,6 +189,20 @@ def test_unreadable_files_keep_their_row_without_a_size(scanned):
     assert not scanned.thumbnails[index].any()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_cannot_be_written_down_is_left_out_with_the_reason(tmp_path):
+    write(tmp_path, "train/NORMAL/IM-0001-0001.png", 1)
+    os.rename(
+        os.fsencode(tmp_path / "train/NORMAL/IM-0001-0001.png"), os.fsencode(tmp_path) + b"/train/NORMAL/R\xf6n.png"
+    )
+    write(tmp_path, "train/NORMAL/IM-0002-0001.png", 2)
+    manifest = dataset.scan(tmp_path).manifest
+    assert manifest["excluded"].tolist() == [False, True]
+    assert manifest["why"][1] == "unreadable: its name is not UTF-8, rename it"
+    dataset.write_table(manifest, tmp_path / "manifest.csv")
+    assert dataset.read_table(tmp_path / "manifest.csv", "01")["path"][1] == "train/NORMAL/R\\udcf6n.png"
+
+
 @pytest.mark.parametrize("names", [("NORMAL", "PNEUMONIA"), ("normal", "Pneumonia")])
 def test_bare_label_folders_count_as_test(tmp_path, names):
     for k, name in enumerate(names):

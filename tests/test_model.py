@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from helpers import config, model, training
+from helpers import config, guard, model, training
 from helpers.config import InputError, make_settings
 
 SIZE = 64
@@ -339,6 +339,18 @@ def test_a_damaged_card_is_refused(folder, text):
     (folder / "model.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"model\.json is damaged"):
         model.load(folder)
+
+
+def test_another_model_does_not_inherit_the_guard_that_was_there(folder, planted, tmp_path):
+    films = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
+    guard.save(guard.fit(films, films), folder)
+    model.save(planted, folder, model.read_card(folder))
+    assert "guard_sha256" not in model.read_card(folder)
+    assert not (folder / guard.FILE).exists()
+    (tmp_path / "target").mkdir()
+    guard.save(guard.fit(films, films), tmp_path / "target")
+    model.copy(folder, tmp_path / "target")
+    assert not (tmp_path / "target" / guard.FILE).exists()
 
 
 def test_a_changed_model_is_refused(folder):

@@ -20,7 +20,6 @@ def run(planted, tmp_path, monkeypatch):
     weights = str(tmp_path / "secret folder" / "x.weights.h5")
     settings = config.make_settings("chest_xray", {"weights": weights, "seed": 3, "teacher": "reports/large/model"})
     films = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
-    guard.save(guard.fit(films, films), folder / "model")
     labels, probabilities = np.arange(40) % 2, np.linspace(0, 1, 40)
     found = evaluation.metrics(labels, probabilities, 0.4)
     part = {name: {"value": value, "low": 0.1, "high": 0.9} for name, value in found.items()}
@@ -31,11 +30,16 @@ def run(planted, tmp_path, monkeypatch):
         "metrics": {"validation": part, "test": part},
     }
     model.save(planted, folder / "model", card)
+    guard.save(guard.fit(films, films), folder / "model")
+    model.write_card(folder / "model", model.read_card(folder / "model"))
     parameters = {name: getattr(settings, name) for name in config.FIELDS}
     command = f"python -m helpers.run --name small --set weights='{weights}' seed=3 teacher=reports/large/model"
-    record = {"format": 1, "parameters": parameters, "command": command, "git": {"commit": "abc123"}, "notebooks": {}}
+    record = {"format": 1, "parameters": parameters, "command": command, "git": {"commit": "abc123"}}
+    record["notebooks"] = {"05_evaluation": {"status": "done"}}
     rows = [f"test/{i}.png,{'test' if i % 4 else 'validation'},NORMAL,{p}" for i, p in enumerate(probabilities)]
     (folder / "predictions.csv").write_text("\n".join(["path,split,label,probability", *rows]) + "\n")
+    files = [f"test/{i}.png,{'' if i else 'unreadable'},{0 if i == 0 else 224},224,{i == 0}" for i in range(40)]
+    (folder / "manifest.csv").write_text("\n".join(["path,why,width,height,excluded", *files]) + "\n")
     (folder / "run.json").write_text(json.dumps(record | {"profile": "chest_xray", "run": "small"}))
     return folder
 
@@ -54,6 +58,7 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
         "20.0% of the test images, 20.0% of the validation images.",
         "seed\n3",
         "Not a medical device",
+        "copies already resized to 224 x 224 pixels",
     ):
         assert said in text
     assert "--set weights='x.weights.h5' seed=3 teacher=reports/large/model" in text
@@ -68,6 +73,24 @@ def test_what_has_no_test_numbers_of_real_images_is_refused(run, tmp_path, chang
     with pytest.raises(InputError, match="no finished run on real images"):
         publish.publish("small", tmp_path / "pretrained")
     assert not (tmp_path / "pretrained").exists()
+
+
+def test_a_run_that_has_to_go_on_is_refused_and_the_old_model_stays(run, tmp_path):
+    publish.publish("small", tmp_path / "pretrained")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "pretrained").iterdir()}
+    record = json.loads((run / "run.json").read_text())
+    record["notebooks"]["05_evaluation"]["status"] = "pending"  # as after --from 03 that failed
+    (run / "run.json").write_text(json.dumps(record | {"command": "python -m helpers.run --set seed=9"}))
+    with pytest.raises(InputError, match="no finished run"):
+        publish.publish("small", tmp_path / "pretrained")
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "pretrained").iterdir()}
+
+
+def test_originals_of_many_sizes_are_not_called_copies(run, tmp_path):
+    text = (run / "manifest.csv").read_text()
+    (run / "manifest.csv").write_text(text.replace("224,224", "300,224", 1))
+    publish.publish("small", tmp_path / "pretrained")
+    assert "copies" not in (tmp_path / "pretrained" / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def test_a_model_too_large_for_a_clone_is_refused(run, tmp_path, monkeypatch, capsys):

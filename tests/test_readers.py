@@ -152,6 +152,15 @@ def many_scans() -> bytes:
     return whole[:last] + whole[last:-2] * 500 + whole[-2:]
 
 
+def announced(jpeg: bytes) -> bytes:
+    """A JPEG that announces more pictures after it, of which there is only one (CIPA DC-007, Multi-Picture Format)."""
+    entries = struct.pack("<HHI4s", 0xB000, 7, 4, b"0100") + struct.pack("<HHII", 0xB001, 4, 1, 1)
+    entries += struct.pack("<HHII", 0xB002, 7, 16, 50)
+    index = b"MPF\0II*\0" + struct.pack("<IH", 8, 3) + entries + struct.pack("<I", 0)
+    index += struct.pack("<IIIHH", 0x030000, len(jpeg), 0, 0, 0)
+    return jpeg[:2] + b"\xff\xe2" + struct.pack(">H", len(index) + 2) + index + jpeg[2:]
+
+
 def bombs() -> Iterator[tuple[str, bytes, str]]:
     """What it is, the file, and what has to be said of it; "" where it is read."""
     size, turned = (SIDE, SIDE), Image.Exif()
@@ -163,6 +172,7 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
     yield "PNG, 16 bits", saved(Image.fromarray(np.full(size, 9000, np.uint16)), "PNG"), ""
     yield "JPEG, CMYK and turned", saved(Image.new("CMYK", size), "JPEG", exif=turned), ""
     yield "JPEG, many scans", many_scans(), "more passes"
+    yield "JPEG of more pictures, many scans", announced(many_scans()), "more passes"
     yield "PNG, 100 megapixels", saved(Image.new("1", (10_000, 10_000)), "PNG"), "100 megapixels"
     window = {"WindowCenter": 500, "WindowWidth": 900, "RescaleSlope": 1, "RescaleIntercept": -3}
     planes = run_lengths(*[same * (SIDE * SIDE // 128)] * 2)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import filelock
 import nbformat
+import papermill
 import psutil
 import pytest
 
@@ -262,14 +263,48 @@ def test_existing_run_refuses_what_it_cannot_take_back(house, capsys):
     assert "--from 01" in refusal(capsys, "--name", "smoke", "--only", "05", "--set", "seed=2")
     assert "--from 02" in refusal(capsys, "--name", "smoke", "--from", "05", "--set", "image_size=96")
     assert "profile smoke" in refusal(capsys, "--name", "smoke", "--profile", "demo", "--resume")
-    said = refusal(capsys, "--name", "smoke", "--from", "05", "--set", "model=m", "--data", str(house))
-    assert "--name" in said
+    for words in (["--from", "05", "--set", "model=m", "--data", str(house)], ["--only", "05", "--set", "model=m"]):
+        assert "a model of its own; give this evaluation its own --name" in refusal(capsys, "--name", "smoke", *words)
+    recorded_run(house, "saved", model="m", data="d")
+    said = refusal(capsys, "--name", "saved", "--only", "05", "--data", str(house))
+    assert "on another dataset" in said
     args = plan.parse(["--name", "smoke", "--from", "05", "--set", "image_size=64"])  # what it is already
     assert [path.stem for path in plan.make_plan(args, "smoke").todo] == ["05_evaluation", "06_grad_cam"]
     (house / "reports/smoke/run.json").write_text("{", encoding="utf-8")
     assert "run.json" in refusal(capsys, "--name", "smoke", "--only", "05")
     wanted = plan.make_plan(plan.parse(["--profile", "smoke", "--resume"]), "smoke")
     assert len(wanted.todo) == 4
+
+
+def test_what_a_later_notebook_needs_is_made_again_where_it_is_gone(tmp_path):
+    (tmp_path / "model").mkdir()
+    for stem in ("02_preprocessing", "04_fine_tuning"):
+        for name in (*provenance.WRITES[stem[:2]], f"{stem}.ipynb", f"{stem}.html"):
+            (tmp_path / name).write_text(name)
+        entry = {"status": "done", "key": "k", "wrote": provenance.written(tmp_path, stem[:2])}
+        assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
+        for name in provenance.WRITES[stem[:2]]:
+            (tmp_path / name).rename(tmp_path / "gone")
+            assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith(f"{name} is missing")
+            (tmp_path / "gone").rename(tmp_path / name)
+    (tmp_path / "model/model.json").write_text("with a threshold, by 05")
+    assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
+    (tmp_path / "model/model.keras").write_text("another")
+    assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith("model/model.keras")
+
+
+def test_a_kernel_that_dies_while_it_starts_is_said_in_words(house, monkeypatch, capsys):
+    def dies(source, target, *_, **__):
+        notebook = nbformat.read(source, as_version=4)
+        for cell in notebook.cells:
+            cell.metadata["papermill"] = {"start_time": None}
+        nbformat.write(notebook, target)
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(papermill, "execute_notebook", dies)
+    assert run.main(["--profile", "smoke"]) == 1
+    assert "RuntimeError: Kernel died before replying to kernel_info." in capsys.readouterr().err
+    assert statuses(house)["01"] == "failed"
 
 
 def test_saved_model_on_another_folder(house):
@@ -306,7 +341,7 @@ def test_paths_are_recorded_relative_and_given_absolute(tmp_path, monkeypatch):
     assert provenance.absolute("model", "") == ""
 
 
-def test_lock_refuses_the_living_and_forgets_the_dead(house, capsys):
+def test_a_run_in_use_is_refused(house, capsys):
     config.REPORTS.mkdir()
     with filelock.FileLock(config.REPORTS / ".smoke.lock"):
         assert "in use" in refusal(capsys, "--profile", "smoke", "--resume")

@@ -17,7 +17,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from helpers import activations, batches, config, epochs, model, phantom, training
-from helpers.config import make_settings
+from helpers.config import InputError, make_settings
 from tests.conftest import Killed, same_weights
 
 SIZE = 32
@@ -96,6 +96,13 @@ def test_the_tail_on_cached_activations_equals_the_whole_network(tmp_path, cache
         whole = np.asarray(classifier(cache[ROWS["validation"]][..., None].astype(np.float32)))
         np.testing.assert_allclose(tail.predict(stored, verbose=0), whole, atol=1e-3)
     assert all(array.dtype == np.float16 for array in [*fine.validation, *fine.train[0]])
+
+
+def test_more_unfrozen_layers_than_there_are_leave_none_frozen():
+    classifier = images_network()
+    count = len(model.backbone_layers(classifier))
+    for unfrozen in (count, count + 1, 3 * count):
+        assert activations.tail(classifier, unfrozen).count_params() == classifier.count_params()
 
 
 def test_the_tail_shares_its_weights_with_the_classifier():
@@ -251,8 +258,11 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path, cache, splits, mon
 
 
 def test_a_stage_depends_on_its_own_settings_and_the_split_alone(splits):
-    def keys(**changed):
-        return [training.stage_key(stage, splits, settings(**changed)) for stage in ("cut", "head", "fine_tuning")]
+    pixels = np.zeros((len(splits), 4, 4), np.uint8)
+
+    def keys(images=pixels, **changed):
+        stages = ("cut", "head", "fine_tuning")
+        return [training.stage_key(stage, images, splits, settings(**changed)) for stage in stages]
 
     before = keys()
     assert len(set(before)) == 3
@@ -270,7 +280,11 @@ def test_a_stage_depends_on_its_own_settings_and_the_split_alone(splits):
     assert changes(resamples=99) == changes(threshold_policy="0.5") == [False, False, False]
     assert changes(data="elsewhere", phantoms=settings().phantoms) == [False, False, False]  # equal data elsewhere
     moved = splits.assign(split=splits["split"].replace("test", "train"))
-    assert training.stage_key("head", moved, settings()) != before[1]
+    assert training.stage_key("head", pixels, moved, settings()) != before[1]
+    assert changes(images=pixels + np.uint8(1)) == [True, True, True]  # other pixels under the same names
+    assert changes(batch_size=3) == [True, True, True]  # of the pre-training, too
+    unseen = {"weights": "none"}
+    assert keys(**unseen)[0] == keys(batch_size=3, **unseen)[0]
 
 
 # Figures
@@ -308,6 +322,19 @@ def test_validation_loss_is_the_lowest_that_a_slope_and_an_intercept_reach():
     assert figures["val_loss"] == pytest.approx(optimize.minimize(loss, [1.0, 0.0]).fun, abs=1e-4)
     assert figures["val_loss"] < loss(np.array([1.0, 0.0]))
     assert figures["val_auc"] == pytest.approx(roc_auc_score(labels, logits[:, 0]))
+
+
+def test_a_ranking_that_is_the_wrong_way_round_is_no_better_than_none():
+    labels, weights = np.array([0, 0, 1, 1]), np.ones(4, np.float32)
+    wrong = tf.data.Dataset.from_tensor_slices(np.array([[3.0], [2.0], [-2.0], [-3.0]], np.float32)).batch(4)
+    figures = training.binary_validation(lambda: wrong, labels, weights)(sigmoid_network())
+    assert figures == pytest.approx({"val_loss": np.log(2), "val_auc": 0.0}, abs=1e-6)
+
+
+def test_a_training_that_diverged_says_what_to_do():
+    data = tf.data.Dataset.from_tensor_slices(np.array([[np.nan], [1.0]], np.float32)).batch(2)
+    with pytest.raises(InputError, match="lower rate"):
+        training.binary_validation(lambda: data, np.array([0, 1]), np.ones(2, np.float32))(sigmoid_network())
 
 
 def test_a_shift_of_all_probabilities_does_not_change_the_validation_loss():
@@ -385,6 +412,8 @@ def test_pretraining_changes_the_backbone_once(tmp_path, cache, monkeypatch):
     assert not same_weights(one, other)
     training.pretrain(other, chosen, tmp_path)  # done before: read off
     assert same_weights(one, other)
+    training.pretrain(other, make_settings(base=chosen, overrides={"batch_size": 3}), tmp_path)  # other steps
+    assert not same_weights(one, other)
 
 
 def test_the_seed_fixes_what_comes_next():
