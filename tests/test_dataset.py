@@ -192,9 +192,8 @@ def test_unreadable_files_keep_their_row_without_a_size(scanned):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_a_name_that_cannot_be_written_down_is_left_out_with_the_reason(tmp_path):
     write(tmp_path, "train/NORMAL/IM-0001-0001.png", 1)
-    os.rename(
-        os.fsencode(tmp_path / "train/NORMAL/IM-0001-0001.png"), os.fsencode(tmp_path) + b"/train/NORMAL/R\xf6n.png"
-    )
+    unwritable = os.fsdecode(os.fsencode(tmp_path) + b"/train/NORMAL/R\xf6n.png")
+    (tmp_path / "train/NORMAL/IM-0001-0001.png").rename(unwritable)
     write(tmp_path, "train/NORMAL/IM-0002-0001.png", 2)
     manifest = dataset.scan(tmp_path).manifest
     assert manifest["excluded"].tolist() == [False, True]

@@ -197,7 +197,7 @@ def test_unreadable_images_get_their_row_and_the_others_are_predicted(command, f
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_a_name_that_is_no_text_is_escaped_and_the_others_are_predicted(command, folder):
     (folder / "a.PNG").rename(os.fsdecode(os.fsencode(folder) + b"/R\xf6n.png"))
-    status, rows, _ = command(str(folder))
+    _, rows, _ = command(str(folder))
     (row,) = (row for row in rows if "udcf6" in row["path"])
     assert row["path"].endswith("R\\udcf6n.png")
     assert row["probability"]
