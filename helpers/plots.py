@@ -67,9 +67,8 @@ def image_facts(manifest: pd.DataFrame, facts: pd.DataFrame) -> None:
 
 def shortcut_bars(table: pd.DataFrame) -> None:
     """What a classifier could cheat with: AUC of each fact alone, by split; 0.5 tells nothing, less the contrary."""
-    axes = table.plot.barh(
-        figsize=(8, 0.8 + 0.5 * len(table)), width=0.7, color=[SPLIT_COLOURS[name] for name in table.columns]
-    )
+    colours = [SPLIT_COLOURS[name] for name in table.columns]
+    axes = (table - 0.5).plot.barh(left=0.5, figsize=(8, 0.8 + 0.5 * len(table)), width=0.7, color=colours)
     axes.axvline(0.5, color="black", linewidth=1)
     lowest = min(0.45, table.min(axis=None) - 0.03)
     axes.set(xlim=(lowest, 1.02), xlabel="AUC of this fact alone (0.5: tells nothing)", ylabel="")
