@@ -380,6 +380,12 @@ def _text(metric: dict, scale: float = 1, digits: int = 3) -> tuple[str, str]:
     return value, "–" if "–" in (low, high) or metric["low"] == metric["high"] else f"{low} to {high}"
 
 
+def sentence(name: str, metric: dict) -> str:
+    """ "AUC 0.981 (0.968 to 0.993)" of a metric with value, low and high; without brackets where these tell nothing."""
+    value, interval = _text(metric)
+    return f"{in_words(name)} {value}" + (f" ({interval})" if interval != "–" else "")
+
+
 def table(summary: dict) -> pd.DataFrame:
     """`summarise`'s result to read: columns metric, value, 95% interval (text), and n, the images it is about."""
     tp, fp, fn, tn = (summary["confusion"][name] for name in ("tp", "fp", "fn", "tn"))

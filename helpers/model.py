@@ -215,7 +215,8 @@ def write_card(folder: Path, card: dict) -> None:
     sums = {"sha256": sha256(folder / "model.keras")}
     if (folder / guard.FILE).is_file():
         sums["guard_sha256"] = sha256(folder / guard.FILE)
-    config.write_json(folder / "model.json", card | {"format": FORMAT} | sums)
+    given = {name: value for name, value in card.items() if name != "guard_sha256"}
+    config.write_json(folder / "model.json", given | {"format": FORMAT} | sums)
 
 
 def read_card(folder: Path) -> dict:

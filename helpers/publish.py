@@ -38,7 +38,7 @@ From {low:.4f} to {high:.4f} the page says "uncertain: needs a reader": {doubt}.
 
 ## Measured
 
-Value with its 95% interval from resampling patients.
+Value with its 95% interval from resampling patients (of a share of 0 or 1, the exact binomial one).
 
 {tables}
 

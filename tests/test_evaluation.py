@@ -341,6 +341,13 @@ def test_a_share_without_errors_is_as_uncertain_as_its_patients_are_few(sick_sco
     assert (sensitivity["low"], sensitivity["high"]) == pytest.approx(expected)
 
 
+def test_a_metric_in_a_sentence():
+    metric = {"value": 0.98149, "low": 0.968, "high": 0.9931}
+    assert evaluation.sentence("auc", metric) == "AUC 0.981 (0.968 to 0.993)"
+    assert evaluation.sentence("accuracy", metric | {"low": 0.5, "high": 0.5}) == "accuracy 0.981"
+    assert evaluation.sentence("npv", dict.fromkeys(("value", "low", "high"))) == "NPV –"
+
+
 def test_an_interval_without_width_is_not_shown():
     summary = summarise(frame(), 0.4, "0.4", 60, 1)
     summary["auc"] = {"value": 1.0, "low": 1.0, "high": 1.0}

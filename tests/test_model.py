@@ -344,6 +344,7 @@ def test_a_damaged_card_is_refused(folder, text):
 def test_another_model_does_not_inherit_the_guard_that_was_there(folder, planted, tmp_path):
     films = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
     guard.save(guard.fit(films, films), folder)
+    model.write_card(folder, model.read_card(folder))
     model.save(planted, folder, model.read_card(folder))
     assert "guard_sha256" not in model.read_card(folder)
     assert not (folder / guard.FILE).exists()
