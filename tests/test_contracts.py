@@ -250,8 +250,13 @@ def test_explanations_are_of_what_was_predicted(smoke):
         assert shown["probability"] == pytest.approx(row["probability"])
         right = (row["probability"] >= threshold) == (row["label"] == "PNEUMONIA")
         assert shown["outcome"] == ("T" if right else "F") + ("P" if row["probability"] >= threshold else "N")
-    assert all(0 <= value <= 1 for value in found["summary"].values())
-    assert {"pointing game, Grad-CAM", "chance, Grad-CAM"} <= set(found["summary"])
+    summary = found["summary"]
+    assert all(0 <= value <= 1 for name, value in summary.items() if name.startswith("heat "))
+    for method in ("Grad-CAM", "Grad-CAM++", "same map for all"):
+        hit = summary[f"pointing game, {method}"]
+        assert 0 <= hit["low"] <= hit["value"] <= hit["high"] <= 1
+    assert 0 < summary["pointing game, by chance"] < 0.2
+    assert 0 < summary["phantoms with an opacity"] < summary["images scored"]
     without_stamps((smoke.folder / "explanations.json").read_text(encoding="utf-8"), smoke)
 
 

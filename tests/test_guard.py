@@ -66,9 +66,9 @@ def test_it_comes_back_from_disk_with_equal_scores_and_equal_bytes(door, films, 
 @pytest.fixture
 def guarded(planted, planted_folder, door, tmp_path):
     folder = tmp_path / "guarded"
-    folder.mkdir()
-    guard.save(door, folder)
     model.save(planted, folder, model.read_card(planted_folder))
+    guard.save(door, folder)
+    model.write_card(folder, model.read_card(folder))
     return folder
 
 
