@@ -257,7 +257,7 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path, cache, splits, mon
     assert not (tmp_path / "killed" / "training" / "activations").exists()
 
 
-def test_a_stage_depends_on_its_own_settings_and_the_split_alone(splits):
+def test_a_stage_depends_on_its_own_settings_the_split_and_the_content_of_what_it_reads(splits, tmp_path):
     pixels = np.zeros((len(splits), 4, 4), np.uint8)
 
     def keys(images=pixels, **changed):
@@ -283,6 +283,11 @@ def test_a_stage_depends_on_its_own_settings_and_the_split_alone(splits):
     assert training.stage_key("head", pixels, moved, settings()) != before[1]
     assert changes(images=pixels + np.uint8(1)) == [True, True, True]  # other pixels under the same names
     assert changes(batch_size=3) == [True, True, True]  # of the pre-training, too
+    weights = tmp_path / "x.weights.h5"
+    weights.write_bytes(b"one")
+    first = keys(weights=str(weights))
+    weights.write_bytes(b"two")
+    assert [a != b for a, b in zip(first, keys(weights=str(weights)), strict=True)] == [True, True, True]
     unseen = {"weights": "none"}
     assert keys(**unseen)[0] == keys(batch_size=3, **unseen)[0]
 
