@@ -379,6 +379,11 @@ def fingerprint(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def writable(text: str) -> str:
+    """`text` as it can be written down: bytes of a file's name that are no UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write aside, then rename, so that a reader never meets half a file. UTF-8, "\\n" line ends."""
     path.parent.mkdir(parents=True, exist_ok=True)

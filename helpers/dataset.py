@@ -77,15 +77,10 @@ def image_files(root: Path) -> Iterator[tuple[str, str, str]]:
                             yield path, split, folder.name.upper()
 
 
-def _written(path: str) -> str:
-    """`path` as it can be written down: bytes that are no UTF-8 become escapes."""
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
 def _examine(file: Path) -> tuple:
     """(width, height, sha256, why, bytes, mean, thumbnail) of one file; `why` says what makes it unreadable."""
     none = np.zeros(_THUMBNAIL**2, np.float32)
-    if _written(str(file)) != str(file):
+    if config.writable(str(file)) != str(file):
         return 0, 0, "", "unreadable: its name is not UTF-8, rename it", 0, np.nan, none
     try:
         data = images.file_bytes(file)
@@ -120,7 +115,7 @@ def scan(root: Path) -> Scan:
             thumbnails[row] = thumbnail
     width, height, digest, why, size, mean = (list(column) for column in zip(*facts, strict=True))
     path, split, label = (list(column) for column in zip(*found, strict=True))
-    path = list(map(_written, path))
+    path = list(map(config.writable, path))
     patient, _, subtype = (list(column) for column in zip(*map(parse_name, path), strict=True))
     manifest = pd.DataFrame(
         {"path": path, "split": split, "label": label, "patient": patient, "subtype": subtype}

@@ -235,6 +235,11 @@ def metrics(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> di
     return {name: _number(values[name][0]) for name in METRICS}
 
 
+def _whose(patients: Iterable) -> tuple[np.ndarray, pd.Index]:
+    """For each image the number of its patient, int (n,), -1 where missing, and the patients in order."""
+    return pd.factorize(pd.Series(list(patients), dtype=object), sort=True)
+
+
 def _times_drawn(random: np.random.Generator, resamples: int, patients: int) -> np.ndarray:
     """int (resamples, patients): how often each patient is drawn, as many draws as patients, with replacement."""
     drawn = random.integers(patients, size=(resamples, patients)) + patients * np.arange(resamples)[:, None]
@@ -256,7 +261,7 @@ def bootstrap(
     """
     value = metrics(labels, probabilities, threshold)
     positive, probabilities = _checked(labels, probabilities)
-    patient, names = pd.factorize(pd.Series(list(patients), dtype=object), sort=True)
+    patient, names = _whose(patients)
     if patient.size != positive.size or (patient < 0).any():
         raise InputError(f"the {positive.size} images need a patient each; some are missing.")
     if resamples < 1:
@@ -275,8 +280,8 @@ def bootstrap(
         low, high = np.percentile(values, [2.5, 97.5]) if 2 * values.size >= resamples else (np.nan, np.nan)
         result[name] = {"value": value[name], "low": _number(low), "high": _number(high)}
     called = probabilities >= threshold
-    shares = {"accuracy": called | True, "sensitivity": positive, "specificity": ~positive}
-    for name, counted in (shares | {"precision": called, "npv": ~called}).items():
+    shares = {"sensitivity": positive, "specificity": ~positive, "precision": called, "npv": ~called}
+    for name, counted in (shares | {"accuracy": np.ones_like(called)}).items():
         if value[name] in (0, 1):
             about = len(np.unique(patient[counted]))
             exact = binomtest(int(value[name]) * about, about).proportion_ci(method="exact")
@@ -287,7 +292,7 @@ def bootstrap(
 def mean_interval(values: ArrayLike, patients: Iterable, resamples: int, seed: int) -> dict[str, float]:
     """{"value", "low", "high"}: mean of `values`, (n,), its 95% interval by `patients`, as `bootstrap`."""
     values = np.asarray(values, np.float64)
-    patient, names = pd.factorize(pd.Series(list(patients), dtype=object), sort=True)
+    patient, names = _whose(patients)
     weights = _times_drawn(np.random.default_rng(seed), resamples, len(names))[:, patient]
     means = (weights * values).sum(axis=1) / weights.sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
@@ -308,7 +313,7 @@ def paired_differences(
     are the 95% percentile interval, p is twice the smaller share of resamples on either side of 0, at least
     1 / `resamples` and at most 1.
     """
-    patient, names = pd.factorize(pd.Series(list(patients), dtype=object), sort=True)
+    patient, names = _whose(patients)
     random = np.random.default_rng(seed)
     times = _times_drawn(random, resamples, len(names))
     values, samples = [], []

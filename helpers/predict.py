@@ -168,7 +168,7 @@ def write_rows(rows: Iterable[dict], output: TextIO) -> int:
     writer.writeheader()
     try:
         for row in rows:
-            writer.writerow(row)
+            writer.writerow({name: config.writable(value) for name, value in row.items()})
             failed += bool(row["error"])
     finally:
         output.flush()
@@ -201,11 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         paths = list(find_images(given.images))
         if not paths:
             raise InputError(f"there is no image in {', '.join(given.images)} ({', '.join(images.SUFFIXES)}).")
-        if given.csv:
-            output = open(given.csv, "w", newline="", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115, PTH123
-        else:
-            output = sys.stdout
-            output.reconfigure(errors="backslashreplace")
+        output = open(given.csv, "w", newline="", encoding="utf-8") if given.csv else sys.stdout  # noqa: SIM115, PTH123
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

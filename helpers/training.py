@@ -272,10 +272,15 @@ def train_stage(
     return classifier, history
 
 
-_SEEING = "seed image_size backbone mixed_precision rotation zoom shear translation brightness contrast mirror gamma"
-_SEEING = [*_SEEING.split(), "sharpness", "noise"]
-_PRETRAINING = [*_SEEING, "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
-_CUT = [*_SEEING, "validation_fraction", "weights", "cached_views", "unfrozen_layers"]
+# what pre-training depends on, and what the activations of frozen layers do
+_BOTH = ["seed", "image_size", "backbone", "mixed_precision", "rotation", "zoom", "shear", "translation", "brightness"]
+_BOTH += ["contrast", "mirror", "gamma", "sharpness", "noise"]
+_PRETRAINING = [*_BOTH, "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
+_CUT = [*_BOTH, "validation_fraction", "weights", "cached_views", "unfrozen_layers"]
+
+
+def _pretraining_key(settings: Settings) -> str:
+    return config.fingerprint([phantom.VERSION, *(getattr(settings, name) for name in _PRETRAINING)])
 
 
 def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Settings) -> str:
@@ -286,10 +291,12 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
     last = "03" if stage == "head" else "04"
     names = [name for name, field in config.FIELDS.items() if field.metadata["notebook"] <= last]
     if stage == "cut":
-        names = _CUT + (_PRETRAINING if settings.weights == "phantoms" else [])
+        names = _CUT
     chosen = {name: getattr(settings, name) for name in names if name != "data"}
     contents = [hashlib.sha256(np.ascontiguousarray(images)).hexdigest()]
-    if Path(settings.weights).is_file():
+    if settings.weights == "phantoms":
+        contents.append(_pretraining_key(settings))
+    elif Path(settings.weights).is_file():
         contents.append(model.sha256(Path(settings.weights)))
     if settings.teacher and stage == "fine_tuning":
         contents.append(model.read_card(Path(settings.teacher))["sha256"])
@@ -316,8 +323,8 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
     def epoch_batches(epoch: int) -> tf.data.Dataset:
         return batches.training_batches(images, train, targets[train], np.ones(len(train), np.float32), settings, epoch)
 
-    key = config.fingerprint([phantom.VERSION, *(getattr(settings, name) for name in _PRETRAINING)])
-    epochs, folder = settings.pretraining_epochs, run / "training" / "pretraining"
+    key, epochs = _pretraining_key(settings), settings.pretraining_epochs
+    folder = run / "training" / "pretraining"
     best, history = fit(zones, epoch_batches, validate, epochs, epochs, folder, key, [settings.seed])
     backbone.set_weights(best.get_weights()[: len(backbone.get_weights())])
     return history
