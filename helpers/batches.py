@@ -90,6 +90,21 @@ def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -
     )
 
 
+def reframe(pixels: tf.Tensor, strips: tf.Tensor, filled: tf.Tensor) -> tf.Tensor:
+    """Replace the edges of each image: float32 (n, height, width, 1) in and out.
+
+    `strips` float32 (n, 4): how much of its width and height goes at the left, top, right and bottom, as shares.
+    Where `filled` (n,) is 1, another image of the batch shows there (the first image's is the last); where 0, black.
+    """
+    height, width = tf.shape(pixels)[1], tf.shape(pixels)[2]
+    x = (tf.range(width, dtype=tf.float32) + 0.5) / tf.cast(width, tf.float32)
+    y = (tf.range(height, dtype=tf.float32) + 0.5) / tf.cast(height, tf.float32)
+    left, top, right, bottom = (strips[:, i, None] for i in range(4))
+    columns, rows = (x >= left) & (x < 1 - right), (y >= top) & (y < 1 - bottom)
+    inside = (rows[:, :, None] & columns[:, None, :])[..., None]
+    return tf.where(inside, pixels, tf.reverse(pixels, [0]) * tf.reshape(filled, (-1, 1, 1, 1)))
+
+
 def sample_weights(labels: np.ndarray) -> np.ndarray:
     """float32 (n,): weights with mean 1 that let both classes (0 and 1) count the same in a loss."""
     share = labels.mean()
@@ -114,14 +129,19 @@ def training_batches(
     rng = np.random.default_rng([settings.seed, epoch])
     order = rng.permutation(len(rows))
     augmentation = draw_augmentation(settings, len(rows), rng)
-    parts = (rows[order], augmentation, targets[order].astype(np.float32).reshape(len(rows), -1), weights[order])
+    framed, filled = rng.random((2, len(rows))) < 0.5
+    strips = rng.uniform(0, settings.frame, (len(rows), 4)) * framed[:, None]
+    frames = strips.astype(np.float32), filled.astype(np.float32)
+    parts = (rows[order], augmentation, frames, targets[order].astype(np.float32).reshape(len(rows), -1), weights[order])
+
+    def read(row: tf.Tensor, change: Augmentation, frame: tuple, target: tf.Tensor, weight: tf.Tensor) -> tuple:
+        pixels = augment(_read(images, row), change, settings)
+        return reframe(pixels, *frame) if settings.frame else pixels, target, weight
+
     return (
         tf.data.Dataset.from_tensor_slices(parts)
         .batch(settings.batch_size)
-        .map(
-            lambda row, change, target, weight: (augment(_read(images, row), change, settings), target, weight),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
     )
 

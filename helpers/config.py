@@ -81,6 +81,9 @@ class Settings:
     gamma: float = _setting(0.0, "03", "augmentation: largest gamma either way, as its logarithm", 0.0, 2.0)
     sharpness: float = _setting(0.0, "03", "augmentation: most blurring or sharpening, share of a 5x5 blur", 0.0, 1.0)
     noise: float = _setting(0.0, "03", "augmentation: largest standard deviation of noise, share of 255", 0.0, 0.5)
+    frame: float = _setting(
+        0.0, "03", "augmentation, not of cached views: widest strip replaced at an edge, share of the size", 0.0, 0.45
+    )
     cached_views: int = _setting(
         2, "03", "augmented views per image whose frozen activations are computed once; 0: anew in every epoch", 0, 100
     )
