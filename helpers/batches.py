@@ -132,7 +132,13 @@ def training_batches(
     framed, filled = rng.random((2, len(rows))) < 0.5
     strips = rng.uniform(0, settings.frame, (len(rows), 4)) * framed[:, None]
     frames = strips.astype(np.float32), filled.astype(np.float32)
-    parts = (rows[order], augmentation, frames, targets[order].astype(np.float32).reshape(len(rows), -1), weights[order])
+    parts = (
+        rows[order],
+        augmentation,
+        frames,
+        targets[order].astype(np.float32).reshape(len(rows), -1),
+        weights[order],
+    )
 
     def read(row: tf.Tensor, change: Augmentation, frame: tuple, target: tf.Tensor, weight: tf.Tensor) -> tuple:
         pixels = augment(_read(images, row), change, settings)

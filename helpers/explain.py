@@ -98,3 +98,24 @@ def border_share(heat: np.ndarray, width: float = 0.1) -> np.ndarray:
     total = heat.sum(axis=(1, 2))
     inner = heat[:, cut : size - cut, cut : size - cut].sum(axis=(1, 2))
     return np.divide(total - inner, total, out=np.full(len(heat), np.nan), where=total > 0)
+
+
+def draw_donors(sick: np.ndarray, same: bool, seed: int) -> np.ndarray:
+    """For each of n images, `sick` bool (n,), the index, int (n,), of one drawn at random from its class or the other.
+
+    ValueError where the class to draw from is empty.
+    """
+    rng, donors = np.random.default_rng(seed), np.empty(len(sick), np.int64)
+    for label in np.unique(sick):
+        receiving = sick == label
+        donors[receiving] = rng.choice(np.flatnonzero(receiving == same), receiving.sum())
+    return donors
+
+
+def swap_edges(images: np.ndarray, donors: np.ndarray, width: float = 0.1) -> np.ndarray:
+    """uint8 (n, s, s): `images` (n, s, s), their outer `width` (0-0.5, a share of the size) cut from `donors`."""
+    size = images.shape[1]
+    cut = round(size * width)
+    swapped = donors.copy()
+    swapped[:, cut : size - cut, cut : size - cut] = images[:, cut : size - cut, cut : size - cut]
+    return swapped

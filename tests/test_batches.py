@@ -228,6 +228,15 @@ def test_the_output_stays_within_the_greys():
     assert output.dtype == np.float32
 
 
+def test_reframed_images_keep_their_middle_and_show_another_or_black_around_it():
+    pixels = np.arange(1, 4, dtype=np.float32)[:, None, None, None] * np.ones((3, 10, 20, 1), np.float32)
+    strips = np.array([[0.25, 0.1, 0, 0], [0, 0, 0.1, 0.3], [0, 0, 0, 0]], np.float32)  # left, top, right, bottom
+    framed = batches.reframe(pixels, strips, np.array([1, 0, 1], np.float32)).numpy()[..., 0]
+    first, second = np.full((10, 20), 3.0), np.zeros((10, 20))  # around the first, the last shows; black the second
+    first[1:, 5:], second[:7, :18] = 1, 2
+    np.testing.assert_array_equal(framed, [first, second, pixels[2, ..., 0]])
+
+
 # Weights and batches
 
 
@@ -280,6 +289,18 @@ def test_equal_seed_and_epoch_give_equal_batches_and_others_do_not():
         assert not np.array_equal(first[2], other[2])  # another order
         by_row, other_by_row = (dict(zip(np.rint(e[2] * 10), e[0], strict=True)) for e in (first, other))
         assert all(not np.allclose(by_row[row], other_by_row[row], atol=1) for row in by_row)  # and other changes
+
+
+def test_frames_are_put_around_half_of_the_images_within_their_range():
+    cache = np.full((400, SIZE, SIZE), 100, np.uint8)
+    drawn = settings(frame=0.25, batch_size=400)
+    data = batches.training_batches(cache, np.arange(400), np.zeros(400), np.ones(400), drawn, 1)
+    pixels = collect(data)[0][..., 0]
+    changed = (pixels != 100).any(axis=(1, 2))
+    assert 60 < changed.sum() < 140  # half of the images, and half of those in black; the others show an equal image
+    cut = SIZE // 4
+    assert (pixels[:, cut : SIZE - cut, cut : SIZE - cut] == 100).all()
+    assert set(np.unique(pixels)) == {0, 100}
 
 
 def test_targets_may_have_several_columns():
