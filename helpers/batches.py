@@ -90,6 +90,16 @@ def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -
     )
 
 
+def draw_frames(settings: Settings, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """`strips` and `filled` of `reframe` for `count` images: half of them get a frame, half of those another image's.
+
+    Each strip is drawn uniformly up to the setting `frame`.
+    """
+    framed, filled = rng.random((2, count)) < 0.5
+    strips = rng.uniform(0, settings.frame, (count, 4)) * framed[:, None]
+    return strips.astype(np.float32), filled.astype(np.float32)
+
+
 def reframe(pixels: tf.Tensor, strips: tf.Tensor, filled: tf.Tensor) -> tf.Tensor:
     """Replace the edges of each image: float32 (n, height, width, 1) in and out.
 
@@ -129,9 +139,7 @@ def training_batches(
     rng = np.random.default_rng([settings.seed, epoch])
     order = rng.permutation(len(rows))
     augmentation = draw_augmentation(settings, len(rows), rng)
-    framed, filled = rng.random((2, len(rows))) < 0.5
-    strips = rng.uniform(0, settings.frame, (len(rows), 4)) * framed[:, None]
-    frames = strips.astype(np.float32), filled.astype(np.float32)
+    frames = draw_frames(settings, len(rows), rng)
     parts = (
         rows[order],
         augmentation,

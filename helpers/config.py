@@ -82,7 +82,7 @@ class Settings:
     sharpness: float = _setting(0.0, "03", "augmentation: most blurring or sharpening, share of a 5x5 blur", 0.0, 1.0)
     noise: float = _setting(0.0, "03", "augmentation: largest standard deviation of noise, share of 255", 0.0, 0.5)
     frame: float = _setting(
-        0.0, "03", "augmentation, not of cached views: widest strip replaced at an edge, share of the size", 0.0, 0.45
+        0.0, "03", "augmentation, not of cached views: widest strip replaced at each edge, share of the size", 0.0, 0.45
     )
     cached_views: int = _setting(
         2, "03", "augmented views per image whose frozen activations are computed once; 0: anew in every epoch", 0, 100
@@ -141,6 +141,7 @@ RECIPES: dict[str, dict] = {
         "gamma": 0.35,
         "sharpness": 0.8,
         "noise": 0.04,
+        "frame": 0.15,  # what shows around the chest must not decide
         "cached_views": 1,
         "head_epochs": 10,
         "batch_size": 16,
