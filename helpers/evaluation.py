@@ -385,10 +385,15 @@ def _text(metric: dict, scale: float = 1, digits: int = 3) -> tuple[str, str]:
     return value, "–" if "–" in (low, high) or metric["low"] == metric["high"] else f"{low} to {high}"
 
 
-def sentence(name: str, metric: dict) -> str:
-    """ "AUC 0.981 (0.968 to 0.993)" of a metric with value, low and high; without brackets where these tell nothing."""
+def with_interval(metric: dict) -> str:
+    """ "0.981 (0.968 to 0.993)" of a metric with value, low and high; without brackets where these tell nothing."""
     value, interval = _text(metric)
-    return f"{in_words(name)} {value}" + (f" ({interval})" if interval != "–" else "")
+    return value + (f" ({interval})" if interval != "–" else "")
+
+
+def sentence(name: str, metric: dict) -> str:
+    """ "AUC 0.981 (0.968 to 0.993)": the metric's name, and `with_interval`."""
+    return f"{in_words(name)} {with_interval(metric)}"
 
 
 def table(summary: dict) -> pd.DataFrame:
