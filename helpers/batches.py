@@ -100,11 +100,10 @@ def draw_frames(settings: Settings, count: int, rng: np.random.Generator) -> tup
     return strips.astype(np.float32), filled.astype(np.float32)
 
 
-def reframe(pixels: tf.Tensor, strips: tf.Tensor, filled: tf.Tensor) -> tf.Tensor:
-    """Replace the edges of each image: float32 (n, height, width, 1) in and out.
+def swap_edges(pixels: tf.Tensor, strips: tf.Tensor, around: tf.Tensor) -> tf.Tensor:
+    """Images (n, height, width, 1) of any type with the edges of `around`, alike.
 
     `strips` float32 (n, 4): how much of its width and height goes at the left, top, right and bottom, as shares.
-    Where `filled` (n,) is 1, another image of the batch shows there (the first image's is the last); where 0, black.
     """
     height, width = tf.shape(pixels)[1], tf.shape(pixels)[2]
     x = (tf.range(width, dtype=tf.float32) + 0.5) / tf.cast(width, tf.float32)
@@ -112,7 +111,16 @@ def reframe(pixels: tf.Tensor, strips: tf.Tensor, filled: tf.Tensor) -> tf.Tenso
     left, top, right, bottom = (strips[:, i, None] for i in range(4))
     columns, rows = (x >= left) & (x < 1 - right), (y >= top) & (y < 1 - bottom)
     inside = (rows[:, :, None] & columns[:, None, :])[..., None]
-    return tf.where(inside, pixels, tf.reverse(pixels, [0]) * tf.reshape(filled, (-1, 1, 1, 1)))
+    return tf.where(inside, pixels, around)
+
+
+def reframe(pixels: tf.Tensor, strips: tf.Tensor, filled: tf.Tensor) -> tf.Tensor:
+    """Put frames, drawn by `draw_frames`, around the images of a batch: float32 (n, height, width, 1) in and out.
+
+    `strips` as in `swap_edges`; where `filled`, float32 (n,), is 1, another image of the batch shows there (the last
+    around the first, and so on), where 0, black.
+    """
+    return swap_edges(pixels, strips, tf.reverse(pixels, [0]) * tf.reshape(filled, (-1, 1, 1, 1)))
 
 
 def sample_weights(labels: np.ndarray) -> np.ndarray:

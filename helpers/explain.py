@@ -110,12 +110,3 @@ def draw_donors(sick: np.ndarray, same: bool, seed: int) -> np.ndarray:
         receiving = sick == label
         donors[receiving] = rng.choice(np.flatnonzero(receiving == same), receiving.sum())
     return donors
-
-
-def swap_edges(images: np.ndarray, donors: np.ndarray, width: float = 0.1) -> np.ndarray:
-    """uint8 (n, s, s): `images` (n, s, s), their outer `width` (0-0.5, a share of the size) cut from `donors`."""
-    size = images.shape[1]
-    cut = round(size * width)
-    swapped = donors.copy()
-    swapped[:, cut : size - cut, cut : size - cut] = images[:, cut : size - cut, cut : size - cut]
-    return swapped

@@ -157,10 +157,6 @@ def load_teacher(settings: Settings) -> keras.Model:
     size, wanted = teacher.input_shape[1], settings.image_size
     if size != wanted:
         raise InputError(f"teacher={settings.teacher} sees {size} pixels, not {wanted}: set image_size={size}.")
-    if settings.cached_views and settings.unfrozen_layers >= 0:
-        raise InputError(
-            "a teacher sees new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0."
-        )
     model.set_precision(teacher, precision(settings))
     return teacher
 
@@ -214,8 +210,14 @@ def train_stage(
     With `cached_views`, the frozen layers run once per view and only the rest is trained on their activations; else,
     and where no layer is frozen, every epoch goes through the whole network with new augmentation, and is judged on
     `hardened_batches`. Checkpoints go to `run`/training/<stage>.
-    Returns the best model and the history, as `fit`.
+    Returns the best model and the history, as `fit`. InputError where a teacher or frames meet cached views.
     """
+    asked = [name for name in ("teacher", "frame") if getattr(settings, name)]
+    if asked and settings.cached_views and settings.unfrozen_layers >= 0:
+        raise InputError(
+            f"{asked[0]} needs new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0, or leave "
+            f"{asked[0]} out."
+        )
     head = stage == "head"
     epochs = settings.head_epochs if head else settings.fine_tuning_epochs
     unfrozen = 0 if head else settings.unfrozen_layers
@@ -275,7 +277,7 @@ def train_stage(
 # what pre-training depends on, and what the activations of frozen layers do
 _BOTH = ["seed", "image_size", "backbone", "mixed_precision", "rotation", "zoom", "shear", "translation", "brightness"]
 _BOTH += ["contrast", "mirror", "gamma", "sharpness", "noise"]
-_PRETRAINING = [*_BOTH, "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
+_PRETRAINING = [*_BOTH, "frame", "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
 _CUT = [*_BOTH, "validation_fraction", "weights", "cached_views", "unfrozen_layers"]
 
 

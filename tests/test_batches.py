@@ -237,6 +237,15 @@ def test_reframed_images_keep_their_middle_and_show_another_or_black_around_it()
     np.testing.assert_array_equal(framed, [first, second, pixels[2, ..., 0]])
 
 
+def test_swapped_edges_are_the_donors_and_the_middle_stays():
+    images, donors = np.full((2, 10, 10, 1), 7, np.uint8), np.full((2, 10, 10, 1), 200, np.uint8)
+    swapped = batches.swap_edges(images, np.full((2, 4), 0.2, np.float32), donors).numpy()
+    assert swapped.dtype == np.uint8
+    assert (swapped[:, 2:8, 2:8] == 7).all()
+    assert (swapped == 7).sum() == 2 * 36
+    np.testing.assert_array_equal(batches.swap_edges(images, np.zeros((2, 4), np.float32), donors), images)
+
+
 # Weights and batches
 
 

@@ -165,13 +165,3 @@ def test_donors_come_from_the_class_asked_for():
     np.testing.assert_array_equal(explain.draw_donors(sick, True, 1), explain.draw_donors(sick, True, 1))
     with pytest.raises(ValueError, match="empty"):
         explain.draw_donors(np.array([True, True]), False, 0)
-
-
-def test_swapped_edges_are_the_donors_and_the_middle_stays():
-    images, donors = np.full((2, 10, 10), 7, np.uint8), np.full((2, 10, 10), 200, np.uint8)
-    swapped = explain.swap_edges(images, donors, 0.2)
-    assert (swapped[:, 2:8, 2:8] == 7).all()
-    assert (swapped == 7).sum() == 2 * 36
-    assert (images == 7).all()
-    assert (donors == 200).all()
-    np.testing.assert_array_equal(explain.swap_edges(images, donors, 0), images)

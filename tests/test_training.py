@@ -417,8 +417,11 @@ def test_pretraining_changes_the_backbone_once(tmp_path, cache, monkeypatch):
     assert not same_weights(one, other)
     training.pretrain(other, chosen, tmp_path)  # done before: read off
     assert same_weights(one, other)
-    training.pretrain(other, make_settings(base=chosen, overrides={"batch_size": 3}), tmp_path)  # other steps
-    assert not same_weights(one, other)
+    for changed in ({"batch_size": 3}, {"frame": 0.2}):  # other steps, other images
+        before = backbone()
+        before.set_weights(other.get_weights())
+        training.pretrain(other, make_settings(base=chosen, overrides=changed), tmp_path)
+        assert not same_weights(before, other)
 
 
 def test_the_seed_fixes_what_comes_next():
@@ -460,14 +463,18 @@ def test_what_a_teacher_says_is_learnt(tmp_path, cache, splits):
     assert said["taught"] < said["alone"]
 
 
-@pytest.mark.parametrize(
-    ("wish", "said"), [({}, "set unfrozen_layers=-1"), ({"image_size": SIZE + 1}, f"set image_size={SIZE}")]
-)
-def test_a_teacher_that_does_not_fit_is_refused(tmp_path, wish, said):
+def test_a_teacher_that_sees_another_size_is_refused(tmp_path):
     model.save(images_network(), tmp_path, {})
-    chosen = settings(teacher=str(tmp_path), **wish)
-    with pytest.raises(config.InputError, match=said):
+    chosen = settings(teacher=str(tmp_path), image_size=SIZE + 1)
+    with pytest.raises(config.InputError, match=f"set image_size={SIZE}"):
         training.load_teacher(chosen)
+
+
+@pytest.mark.parametrize("wish", [{"teacher": "anywhere"}, {"frame": 0.1}])
+@pytest.mark.parametrize("stage", ["head", "fine_tuning"])
+def test_what_needs_new_images_in_every_epoch_is_refused_beside_cached_views(tmp_path, cache, splits, wish, stage):
+    with pytest.raises(config.InputError, match=f"^{next(iter(wish))} needs .* set unfrozen_layers=-1"):
+        training.train_stage(images_network(), stage, cache, splits, settings(**wish), tmp_path)
 
 
 # Several devices
