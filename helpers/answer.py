@@ -66,7 +66,7 @@ def worth(card: dict) -> str:
 
 
 def known(card: dict, threshold: float) -> str:
-    """In words: sensitivity and specificity as measured on test images at `threshold`."""
+    """In words: sensitivity and specificity as measured on test images at `threshold`, and what that is worth."""
     tested, points = (card.get("metrics") or {}).get("test") or {}, card.get("operating_points")
     own = threshold == card["threshold"]
     if not tested or not (own or points):
@@ -80,7 +80,12 @@ def known(card: dict, threshold: float) -> str:
         start = f"At a threshold of {points['threshold'][nearest]:.2f} it"
     found, spared = (f"{100 * v:.0f} of 100" if v is not None else "an unknown share of" for v in (found, spared))
     words = f"found {found} pneumonias (sensitivity) and raised no alarm for {spared} healthy images (specificity)"
-    return f"{start} {words}, on {tested['n']} test images."
+    text = f"{start} {words}, on {tested['n']} test images."
+    if own and (sure := card.get("certain")):
+        text += f" Of the {sure['n']} outside its band of doubt, {sure['right']} answers were right."
+    if not own:
+        text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."
+    return text
 
 
 def decision(prediction: predict.Prediction, card: dict, threshold: float) -> str:

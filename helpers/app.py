@@ -53,7 +53,7 @@ def find_samples(settings: Settings, count: int = 4) -> dict[str, Path | bytes]:
     listed = [row for row in listed if row[1] == "test"] or listed
     samples: dict[str, Path | bytes] = {}
     drawn = PHANTOM if (root / phantom.RECIPE).is_file() else ""
-    for label in dataset.LABELS:
+    for label in config.LABELS:
         files = [root / path for path, _, of in listed if of == label]
         parts = np.array_split(np.arange(len(files)), min(count, len(files)) or 1)
         found = [next((files[i] for i in part if _readable(files[i])), None) for part in parts]
@@ -96,7 +96,7 @@ class App:
         self._drawing = threading.RLock()  # the worker and the person's own events draw on one page
         self._waiting = 0  # images handed to the worker and not yet answered
         self._staying = False  # the person looks at an earlier image
-        self.upload = Upload(self._on_upload, ",".join(images.SUFFIXES))
+        self.upload = Upload(self._on_upload, ",".join(config.SUFFIXES))
         style, wide = {"description_width": "90px"}, {"width": "min(560px, 98%)"}
         self.sample = widgets.Dropdown(options=[_NO_SAMPLE, *samples], description="Sample", style=style, layout=wide)
         self.chosen = widgets.Dropdown(options=[], description="Shown", style=style, layout=wide)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import config, evaluation, model, provenance, report
+from helpers import config, evaluation, intervals, model, provenance, report
 from helpers.config import InputError
+from helpers.metrics import measure
 
 
 def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
@@ -42,6 +43,16 @@ def _differing(one: dict, other: dict) -> list[tuple[str, str, str]]:
     return [(n, str(one.get(n, "–")), str(other.get(n, "–"))) for n in names if one.get(n, "–") != other.get(n, "–")]
 
 
+def _code(record: dict) -> dict:
+    """What ran: versions, whether files differed from the commit, and of each notebook commit and fingerprints."""
+    found = {"no uncommitted changes": (record.get("git") or {}).get("clean", "unknown")} | record.get("versions", {})
+    for stem, entry in record["notebooks"].items():
+        found[f"commit of {stem}"] = entry.get("commit") or "unknown"
+        found[f"notebook {stem}"] = (entry.get("inputs") or {}).get("code", "unknown")
+        found[f"helpers of {stem}"] = config.fingerprint(entry["helpers"]) if entry.get("helpers") else "unknown"
+    return found
+
+
 def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     """Titles with a table or a sentence each: what differs in settings, versions and data, and in the metrics on test.
 
@@ -52,11 +63,10 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
         raise InputError(f"{first} and {second} are one run: name two.")
     (record_a, predicted_a, metrics_a), (record_b, predicted_b, metrics_b) = _load(first), _load(second)
     columns, parts = ["", first, second], []
-    commits = [{"commit": (record.get("git") or {}).get("commit", "unknown")} for record in (record_a, record_b)]
     data = [record.get("dataset") or {} for record in (record_a, record_b)]
     sides = (
         ("Settings", record_a["parameters"], record_b["parameters"]),
-        ("Code and versions", *(c | r.get("versions", {}) for c, r in zip(commits, (record_a, record_b), strict=True))),
+        ("Code and versions", _code(record_a), _code(record_b)),
         ("Dataset", *data),
     )
     for title, one, other in sides:
@@ -72,9 +82,9 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
         (both[f"probability_{side}"], metrics["test"]["threshold"])
         for side, metrics in (("a", metrics_a), ("b", metrics_b))
     ]
-    values = [evaluation.metrics(ill, *one) for one in pair]
+    values = [measure(ill, *one) for one in pair]
     rows = []
-    for name, change in evaluation.paired_differences(ill, *pair, both["patient_a"]).items():
+    for name, change in intervals.paired_differences(ill, *pair, both["patient_a"]).items():
         numbers = [_text(value[name]) for value in values]
         interval = f"{_text(change['difference'], '+')} ({_text(change['low'], '+')} to {_text(change['high'], '+')})"
         p = change["p"]
@@ -82,6 +92,8 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     table = pd.DataFrame(rows, columns=["metric", first, second, "difference (95% interval)", "p"])
     same = (both["probability_a"] == both["probability_b"]).all()
     parts.append((f"Test, {len(both)} images in common", table))
+    chance = f"{len(table)} metrics are tested and p is not corrected for that: one below 0.05 may be chance."
+    parts.append(("How to read p", chance))
     parts.append(("Predictions", "Equal to the last digit." if same else "Not equal."))
     return parts
 
@@ -109,8 +121,7 @@ def runs_table(folder: Path) -> pd.DataFrame:
                 values = {"recipe": "saved model", "backbone": backbone, "seed": "–"}
             values["n"] = test["n"]
             for name in ("accuracy", "sensitivity", "specificity", "auc"):
-                low, high = (_text(test[name][side]) for side in ("low", "high"))
-                values[name] = f"{_text(test[name]['value'])} ({low}\u2013{high})"
+                values[name] = evaluation.with_interval(test[name])
             rows.append({"run": file.parent.name} | values)
     columns = ["run", "recipe", "backbone", "seed", "n", "accuracy", "sensitivity", "specificity", "auc"]
     table = pd.DataFrame(rows, columns=columns).sort_values(["recipe", "backbone", "seed", "run"])

@@ -12,6 +12,7 @@ import platform
 import re
 import textwrap
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,10 @@ REPORTS = ROOT / "reports"
 NOTEBOOKS = ROOT / "notebooks"
 PRETRAINED = DATA / "pretrained"  # the model that comes with the clone
 
+LABELS = ("NORMAL", "PNEUMONIA")
+SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")  # of image files
+WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
+FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (
     "ResNet50", "DenseNet121", "EfficientNetV2B0", "MobileNetV3Large", "Xception", "XceptionShort", "SmallCNN",
 )  # fmt: skip
@@ -193,6 +198,7 @@ PROFILES: dict[str, dict] = {
 }
 _TYPES = typing.get_type_hints(Settings)
 FIELDS = {f.name: f for f in fields(Settings)}
+AUGMENTATIONS = tuple(name for name, f in FIELDS.items() if f.metadata["help"].startswith("augmentation"))
 
 
 def _nearest(name: str, names) -> str:
@@ -251,6 +257,36 @@ def parse_policy(policy: str) -> tuple[str, float | None]:
     )
 
 
+def _check_together(settings: Settings) -> None:
+    """Refuse, with an InputError, settings that no run could carry out together."""
+    if 0 < settings.phantoms < FEWEST_PHANTOMS:
+        raise InputError(
+            f"setting phantoms={settings.phantoms} is too few patients for both classes and subtypes in each split; "
+            f"the nearest possible value is {FEWEST_PHANTOMS}."
+        )
+    if settings.backbone == "SmallCNN" and settings.weights == "imagenet":
+        raise InputError("backbone=SmallCNN has no ImageNet weights: add weights=none, or choose another backbone.")
+    if settings.weights == "phantoms" and not (settings.pretraining_phantoms > 1 and settings.pretraining_epochs):
+        raise InputError(
+            "weights=phantoms first trains the backbone on phantoms: add pretraining_phantoms=1500 "
+            "pretraining_epochs=15, or weights=none."
+        )
+    asked = [name for name in ("teacher", "frame") if getattr(settings, name)]
+    if asked and settings.cached_views and settings.unfrozen_layers >= 0:
+        raise InputError(
+            f"{asked[0]} needs new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0, or leave "
+            f"{asked[0]} out."
+        )
+
+
+def not_neutral(settings: Settings, names: Iterable[str]) -> dict:
+    """Those of `names` whose value is not the default of `Settings`, which does nothing special, with their values.
+
+    What a result depends on, in a form that stays the same when settings are added.
+    """
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) != FIELDS[name].default}
+
+
 def _fresh(profile: str, recipe: str) -> Settings:
     return replace(Settings(), **(RECIPES[recipe] | PROFILES[profile] | {"profile": profile, "recipe": recipe}))
 
@@ -260,7 +296,7 @@ def make_settings(profile: str = "demo", overrides: dict | None = None, base: Se
 
     A recipe sets what neither the profile nor `overrides` name. Where `data` names a folder, a profile of phantoms
     reads that instead, unless `phantoms` is named too. Raises InputError for an unknown profile or name (naming the
-    nearest right one) or an impossible value.
+    nearest right one), an impossible value, or values that are impossible together.
     """
     checked = {}
     given = overrides or {}
@@ -276,7 +312,9 @@ def make_settings(profile: str = "demo", overrides: dict | None = None, base: Se
         if name not in FIELDS:
             raise InputError(f"there is no setting {name!r}; the nearest is {_nearest(name, FIELDS)!r}.")
         checked[name] = _convert(name, value)
-    return replace(base, **checked)
+    settings = replace(base, **checked)
+    _check_together(settings)
+    return settings
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:
@@ -344,7 +382,7 @@ def shown(path: Path) -> str:
 
 def weights_origin(settings: Settings) -> str:
     """Where the backbone's weights come from, without the folders of a file's path."""
-    return settings.weights if settings.weights in ("imagenet", "none", "phantoms") else Path(settings.weights).name
+    return settings.weights if settings.weights in WEIGHTS else Path(settings.weights).name
 
 
 def run_folder(name: str) -> Path:
@@ -376,6 +414,12 @@ def needs(path: Path, notebook: str) -> Path:
     if not path.exists():
         raise InputError(f"{path.name} is missing in {path.parent}: run {notebook} first.")
     return path
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fingerprint(value) -> str:

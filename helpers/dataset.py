@@ -18,10 +18,9 @@ from scipy.stats import mannwhitneyu
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
-from helpers import config, images, phantom
-from helpers.config import InputError, Settings
+from helpers import config, decode, images, phantom
+from helpers.config import LABELS, InputError, Settings
 
-LABELS = ("NORMAL", "PNEUMONIA")
 MANIFEST_COLUMNS = ["path", "split", "label", "patient", "subtype", "width", "height", "sha256", "excluded", "why"]
 NEAR_DUPLICATE = 0.99  # correlation of 32-pixel thumbnails above which two images are taken for one
 _THUMBNAIL = 32
@@ -31,7 +30,7 @@ class Scan(NamedTuple):
     """A manifest, with facts about every file that only the audit needs (rows in the same order)."""
 
     manifest: pd.DataFrame
-    facts: pd.DataFrame  # bytes: file size; mean: grey level, 0-255, NaN where unreadable
+    facts: pd.DataFrame  # bytes: file size; mean: grey level, 0-255, NaN where unreadable; quantisation: of a JPEG
     thumbnails: np.ndarray  # float32 (n, 1024): zero mean, unit length; zeros where unreadable
 
 
@@ -72,29 +71,30 @@ def image_files(root: Path) -> Iterator[tuple[str, str, str]]:
             if folder.name.upper() in LABELS and folder.is_dir():
                 for directory, _, names in os.walk(folder):
                     for name in names:
-                        if not name.startswith(".") and name.lower().endswith(images.SUFFIXES):
+                        if not name.startswith(".") and name.lower().endswith(config.SUFFIXES):
                             path = (Path(directory) / name).relative_to(root).as_posix()
                             yield path, split, folder.name.upper()
 
 
 def _examine(file: Path) -> tuple:
-    """(width, height, sha256, why, bytes, mean, thumbnail) of one file; `why` says what makes it unreadable."""
-    none = np.zeros(_THUMBNAIL**2, np.float32)
+    """(width, height, sha256, why, bytes, mean, quantisation, thumbnail); `why` says what makes a file unreadable."""
+    none = np.nan, np.nan, np.zeros(_THUMBNAIL**2, np.float32)
     if config.writable(str(file)) != str(file):
-        return 0, 0, "", "unreadable: its name is not UTF-8, rename it", 0, np.nan, none
+        return 0, 0, "", "unreadable: its name is not UTF-8, rename it", 0, *none
     try:
         data = images.file_bytes(file)
     except OSError as error:
-        return 0, 0, "", f"unreadable: {error.strerror}", 0, np.nan, none
+        return 0, 0, "", f"unreadable: {error.strerror}", 0, *none
     digest = hashlib.sha256(data).hexdigest()
     try:
         pixels = images.read_image(data)
     except InputError as error:
-        return 0, 0, digest, f"unreadable: {error}", len(data), np.nan, none
+        return 0, 0, digest, f"unreadable: {error}", len(data), *none
     small = images.resize(pixels, _THUMBNAIL).astype(np.float32).ravel()
     small -= small.mean()
     length = float(np.linalg.norm(small))
-    return *pixels.shape[::-1], digest, "", len(data), float(pixels.mean()), small / length if length else none
+    measured = float(pixels.mean()), decode.quantisation(data), small / length if length else none[-1]
+    return *pixels.shape[::-1], digest, "", len(data), *measured
 
 
 def scan(root: Path) -> Scan:
@@ -106,14 +106,14 @@ def scan(root: Path) -> Scan:
     """
     found = sorted(image_files(root))
     if not found:
-        raise InputError(f"{root} has no images in train/ or test/ below NORMAL and PNEUMONIA ({images.SUFFIXES}).")
+        raise InputError(f"{root} has no images in train/ or test/ below NORMAL and PNEUMONIA ({config.SUFFIXES}).")
     facts, thumbnails = [], np.empty((len(found), _THUMBNAIL**2), np.float32)
     with ThreadPoolExecutor(4) as pool:
         examined = pool.map(lambda row: _examine(root / row[0]), found)
         for row, (*fact, thumbnail) in enumerate(tqdm(examined, total=len(found), desc="scan", mininterval=1)):
             facts.append(fact)
             thumbnails[row] = thumbnail
-    width, height, digest, why, size, mean = (list(column) for column in zip(*facts, strict=True))
+    width, height, digest, why, size, mean, steps = (list(column) for column in zip(*facts, strict=True))
     path, split, label = (list(column) for column in zip(*found, strict=True))
     path = list(map(config.writable, path))
     patient, _, subtype = (list(column) for column in zip(*map(parse_name, path), strict=True))
@@ -123,7 +123,7 @@ def scan(root: Path) -> Scan:
     )[MANIFEST_COLUMNS]
     _exclude_copies(manifest)
     manifest["excluded"] = manifest["why"] != ""
-    return Scan(manifest, pd.DataFrame({"bytes": size, "mean": mean}), thumbnails)
+    return Scan(manifest, pd.DataFrame({"bytes": size, "mean": mean, "quantisation": steps}), thumbnails)
 
 
 def _exclude_copies(manifest: pd.DataFrame) -> None:
@@ -161,27 +161,37 @@ def shortcuts(scanned: Scan) -> pd.DataFrame:
 
     Whether more or less of a fact means pneumonia is taken from the first split, train: an AUC below 0.5 in test says
     that there it is the other way round. "p" is of that split, too (Mann and Whitney 1947), times the number of facts
-    (Bonferroni); images of one patient count as independent.
+    (Bonferroni); images of one patient count as independent. NaN where a fact is the same for all images of that split,
+    or unknown: such a copy of the dataset cannot tell.
     """
     manifest, facts = scanned.manifest, scanned.facts
     candidates = {
-        "file size": facts["bytes"],
+        "JPEG compression": facts["quantisation"],
         "file size per pixel": facts["bytes"] / (manifest["width"] * manifest["height"]),
         "aspect ratio": manifest["width"] / manifest["height"],
         "image width": manifest["width"],
         "mean grey level": facts["mean"],
     }
+    names = list(candidates)
     table = {}
     for split in ("train", "test"):
         use = (manifest["split"] == split) & facts["mean"].notna()
         sick, well = use & (manifest["label"] == "PNEUMONIA"), use & (manifest["label"] == "NORMAL")
-        if sick.any() and well.any():
-            tests = {name: mannwhitneyu(values[sick], values[well]) for name, values in candidates.items()}
-            table[split] = {name: test.statistic / (sick.sum() * well.sum()) for name, test in tests.items()}
-            table.setdefault("p", {name: min(1.0, len(tests) * test.pvalue) for name, test in tests.items()})
-    found = pd.DataFrame(table)
-    less = found.iloc[:, 0] < 0.5
+        if not (sick.any() and well.any()):
+            continue
+        if not table:  # the first split
+            candidates = {name: values for name, values in candidates.items() if values[use].max() > values[use].min()}
+        tests, auc = {}, {}
+        for name, values in candidates.items():
+            one, other = values[sick].dropna(), values[well].dropna()
+            if len(one) and len(other):
+                tests[name] = mannwhitneyu(one, other)
+                auc[name] = tests[name].statistic / (len(one) * len(other))
+        table[split] = auc
+        table.setdefault("p", {name: min(1.0, len(tests) * test.pvalue) for name, test in tests.items()})
+    found = pd.DataFrame(table, index=names, dtype=float)
     splits = [name for name in found if name != "p"]
+    less = found[splits[0]] < 0.5
     found.loc[less, splits] = 1 - found.loc[less, splits]
     return found[[*splits, "p"]]
 

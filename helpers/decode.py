@@ -82,6 +82,17 @@ def read_raster(data: bytes) -> np.ndarray:
     return np.asarray(upright)
 
 
+def quantisation(data: bytes) -> float:
+    """Mean step of a JPEG's first quantisation table, 1 (finest) to 255 or more; NaN for PNG and DICOM.
+
+    `data` must be readable.
+    """
+    if data[128:132] == b"DICM" or not data.startswith(b"\xff\xd8"):
+        return float("nan")
+    tables = Image.open(io.BytesIO(data), formats=("JPEG",)).quantization
+    return float(np.mean(tables[min(tables)])) if tables else float("nan")
+
+
 def read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     """A DICOM file as uint8 (height, width), black to white, and what its header says that makes a prediction doubtful.
 
@@ -161,12 +172,15 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
 
 def _dicom_pixels(dicom: pydicom.Dataset) -> np.ndarray:
     uid = dicom.file_meta.TransferSyntaxUID
+    coloured = dicom.get("SamplesPerPixel", 1) > 1
+    if dicom.get("PhotometricInterpretation") == "PALETTE COLOR" or (coloured and dicom.BitsStored > 8):
+        raise InputError("stores colours as a palette, or in more than 8 bits; only grey and plain colour are read.")
     try:
         frame = pixel_array(dicom, index=0, decoding_plugin="pillow" if uid in _PILLOW else "")
     except (RuntimeError, NotImplementedError):  # no decoder, or none that manages
         how = f" ({uid.name})" if uid.name != uid else ""
         raise InputError(f"stores its pixels in a way{how} that cannot be decoded here.") from None
-    if dicom.get("SamplesPerPixel", 1) > 1:
+    if coloured:
         return np.asarray(Image.fromarray(frame.astype(np.uint8)).convert("L"))
     strips = [frame[rows] for rows in _strips(*frame.shape)]
     low, high = _dicom_range(dicom)

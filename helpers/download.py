@@ -7,13 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from helpers.config import DATA, InputError
+from helpers.config import DATA, LABELS, SUFFIXES, InputError
 
 HANDLE = "paultimothymooney/chest-xray-pneumonia"
 DESTINATION = DATA / "chest_xray"
 EXPECTED = {"train": 5216, "val": 16, "test": 624}
-LABELS = ("NORMAL", "PNEUMONIA")
-SUFFIXES = {".jpeg", ".jpg", ".png", ".dcm"}
 
 
 def image_files(root: Path, split: str) -> list[Path]:

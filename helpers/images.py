@@ -16,7 +16,6 @@ from tqdm import tqdm
 from helpers import config, decode
 from helpers.config import InputError
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")
 MOST_BYTES = 500_000_000  # of a file: twice what the largest picture takes as it is
 
 

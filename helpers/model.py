@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -72,8 +71,6 @@ def _pretrained(settings: Settings) -> keras.Model | None:
     if weights in ("none", "phantoms"):
         return None
     if weights == "imagenet":
-        if settings.backbone == "SmallCNN":
-            raise InputError("SmallCNN has no ImageNet weights: use weights=phantoms or weights=none.")
         try:
             return constructor(include_top=False, weights="imagenet", input_shape=shape)
         except Exception as error:  # keras' downloader raises a plain Exception
@@ -194,12 +191,6 @@ def weight_change(before: keras.Model, after: keras.Model) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "relative change"]).set_index("layer")
 
 
-def sha256(file: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def save(model: keras.Model, folder: Path, card: dict) -> None:
     """Write `folder`/model.keras (no optimizer) and model.json: `card` with the format, input size and checksum."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -212,9 +203,9 @@ def save(model: keras.Model, folder: Path, card: dict) -> None:
 
 def write_card(folder: Path, card: dict) -> None:
     """Write model.json beside model.keras, with the current format and the checksums of the files beside it."""
-    sums = {"sha256": sha256(folder / "model.keras")}
+    sums = {"sha256": config.sha256(folder / "model.keras")}
     if (folder / guard.FILE).is_file():
-        sums["guard_sha256"] = sha256(folder / guard.FILE)
+        sums["guard_sha256"] = config.sha256(folder / guard.FILE)
     given = {name: value for name, value in card.items() if name != "guard_sha256"}
     config.write_json(folder / "model.json", given | {"format": FORMAT} | sums)
 
@@ -232,7 +223,7 @@ def read_card(folder: Path) -> dict:
     if number > FORMAT:
         raise InputError(f"{card_file} has format {number}; this code reads up to {FORMAT}: update it.")
     for file, wanted in ((model_file, digest), (folder / guard.FILE, card.get("guard_sha256"))):
-        if wanted and not (file.is_file() and sha256(file) == wanted):
+        if wanted and not (file.is_file() and config.sha256(file) == wanted):
             raise InputError(f"{file} does not fit the checksum in model.json: one of them was changed or damaged.")
     return card
 
@@ -249,7 +240,7 @@ def load(folder: Path) -> tuple[keras.Model, dict]:
 def make_card(settings: Settings, fingerprint: str) -> dict:
     """What model.json says of a model that has no threshold yet; notebook 05 fills the rest."""
     return {
-        "labels": ["NORMAL", "PNEUMONIA"],
+        "labels": list(config.LABELS),
         "backbone": settings.backbone,
         "weights_origin": config.weights_origin(settings),
         "dataset_fingerprint": fingerprint,
@@ -259,6 +250,7 @@ def make_card(settings: Settings, fingerprint: str) -> dict:
         "threshold_policy": None,
         "calibration": None,
         "uncertain": None,
+        "certain": None,
         "operating_points": None,
         "metrics": None,
     }

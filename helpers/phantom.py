@@ -97,8 +97,8 @@ def write_dataset(root: Path, patients: int, seed: int) -> None:
     Draws into a folder beside `root` and renames it at the end; returns at once where that has been done before, and
     replaces other phantoms. Raises ValueError for fewer patients, config.InputError for a folder of other things.
     """
-    if patients < 20:
-        raise ValueError(f"{patients} patients are too few: both classes and subtypes in each split take 20")
+    if patients < config.FEWEST_PHANTOMS:
+        raise ValueError(f"{patients} patients are too few for both classes and subtypes in each split")
     root = Path(root)
     recipe = {"version": VERSION, "patients": patients, "seed": seed}
     _clear(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,20 +137,32 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
                 "bring the public one with `make data`."
             )
         inside = {(a.name.lower(), b.name.lower()) for a in root.iterdir() if a.is_dir() for b in a.iterdir()}
-        missing = [label for label in ("NORMAL", "PNEUMONIA") if ("train", label.lower()) not in inside]
+        missing = [label for label in config.LABELS if ("train", label.lower()) not in inside]
         if missing and not settings.model:
             raise InputError(
                 f"the dataset folder {named} has no train/{missing[0]}: it needs "
                 "train/ and test/, each with NORMAL/ and PNEUMONIA/; name one with --data DIR, or use `make data`."
             )
     for setting, reads in (("model", reads_model), ("teacher", settings.teacher and "04" in numbers)):
-        if reads and not Path(getattr(absolute(settings), setting), "model.json").is_file():
+        card = Path(getattr(absolute(settings), setting), "model.json")
+        if reads and not card.is_file():
             raise InputError(
                 f"{setting}={getattr(settings, setting)} is not a model folder: there is no model.json in it."
             )
-    known = ("imagenet", "none", "phantoms")
-    if "03" in numbers and settings.weights not in known and not Path(absolute(settings).weights).is_file():
-        raise InputError(f"weights={settings.weights} is neither a file nor one of {', '.join(known)}.")
+        if reads and setting == "model" and _unfinished(card):
+            raise InputError(
+                f"model={settings.model} has no threshold yet and cannot be evaluated: take the folder model/ of a run "
+                f"whose notebook {MODEL_NOTEBOOK} is done."
+            )
+    if "03" in numbers and settings.weights not in config.WEIGHTS and not Path(absolute(settings).weights).is_file():
+        raise InputError(f"weights={settings.weights} is neither a file nor one of {', '.join(config.WEIGHTS)}.")
+
+
+def _unfinished(card: Path) -> bool:
+    try:
+        return json.loads(card.read_text(encoding="utf-8"))["threshold"] is None
+    except (ValueError, KeyError, TypeError):  # damaged: notebook 05 says in which way
+        return False
 
 
 def absolute(settings: Settings) -> Settings:

@@ -120,12 +120,12 @@ def find_images(arguments: list[str]) -> Iterator[str]:
             yield argument
             continue
         found = (
-            Path(directory, name)
+            os.path.join(directory, name).replace(os.sep, "/")  # noqa: PTH118 - pathlib would drop a leading "./"
             for directory, _, names in os.walk(argument, onerror=_refuse)
             for name in names
-            if name.lower().endswith(images.SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(config.SUFFIXES) and not name.startswith(".")
         )
-        yield from sorted(path.as_posix() for path in found)
+        yield from sorted(found)
 
 
 def _refuse(error: OSError) -> None:
@@ -193,14 +193,16 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(
                 f"{config.PRETRAINED} is not there: name a model with --model, such as reports/demo/model."
             )
-        if given.csv and given.csv.lower().endswith(images.SUFFIXES):
+        if given.csv and given.csv.lower().endswith(config.SUFFIXES):
             raise InputError(f"--csv {given.csv} names an image: give the file to write the table to.")
         predictor = Predictor.load(given.model or config.PRETRAINED)
         if given.heatmaps:
             Path(given.heatmaps).mkdir(parents=True, exist_ok=True)
         paths = list(find_images(given.images))
         if not paths:
-            raise InputError(f"there is no image in {', '.join(given.images)} ({', '.join(images.SUFFIXES)}).")
+            raise InputError(f"there is no image in {', '.join(given.images)} ({', '.join(config.SUFFIXES)}).")
+        if not sys.stdout.isatty():
+            sys.stdout.reconfigure(encoding="utf-8")  # a file, as --csv would write it; a terminal has its own
         output = open(given.csv, "w", newline="", encoding="utf-8") if given.csv else sys.stdout  # noqa: SIM115, PTH123
     except InputError as error:
         print(error, file=sys.stderr)

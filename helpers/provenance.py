@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -35,8 +34,7 @@ WRITES = {
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: str, size: int, changed: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return config.sha256(Path(path))
 
 
 def sha256(path: Path) -> str | None:
@@ -51,8 +49,10 @@ def sha256(path: Path) -> str | None:
 def portable(name: str, value: str) -> str:
     """A path setting as recorded: as given if absolute, else relative to the clone's root instead of the caller's."""
     path = Path(value).expanduser()
-    if not value or path.is_absolute() or (name == "weights" and not path.exists()):
-        return str(path) if value else value
+    if not value or (name == "weights" and value in config.WEIGHTS):
+        return value
+    if path.is_absolute() or (name == "weights" and not path.exists()):
+        return str(path)
     try:
         return Path(os.path.relpath(path.absolute(), config.ROOT)).as_posix()
     except ValueError:  # another drive, on Windows
@@ -62,7 +62,7 @@ def portable(name: str, value: str) -> str:
 def absolute(name: str, value: str) -> str:
     """A recorded path setting as a notebook needs it, whatever its working directory; words such as "none" stay."""
     path = config.ROOT / Path(value).expanduser()
-    if not value or (name == "weights" and not path.exists()):
+    if not value or (name == "weights" and (value in config.WEIGHTS or not path.exists())):
         return value
     return os.path.normpath(path)
 
@@ -159,11 +159,11 @@ def inputs(
     `data` is the `listing` of the dataset, `entries` what run.json says of the notebooks so far. The step after 01
     depends on 01 through manifest.csv alone, so that a dataset which moved but did not change costs no training.
     """
-    values, needed, above = asdict(settings), {}, ""
+    needed, above = {}, ""
     for index, notebook in enumerate(notebooks):
         number = notebook.name[:2]
-        names = [name for name in FIELDS if FIELDS[name].metadata["notebook"] <= number]
-        parts = {"settings": config.fingerprint({name: values[name] for name in names if index == 0 or name != "data"})}
+        names = [n for n in FIELDS if FIELDS[n].metadata["notebook"] <= number and (index == 0 or n != "data")]
+        parts = {"settings": config.fingerprint(config.not_neutral(settings, names))}
         parts["code"] = config.fingerprint(sources.of_notebook(notebook))
         if index == 0:
             parts["dataset"] = data
@@ -174,8 +174,8 @@ def inputs(
         if number == "03" and settings.weights:
             parts["weights"] = sha256(Path(absolute("weights", settings.weights))) or ""
         for setting, reader in (("teacher", "04"), ("model", "05")):
-            if number == reader and values[setting]:
-                parts[setting] = sha256(Path(absolute(setting, values[setting])) / "model.json") or ""
+            if number == reader and (folder_named := getattr(settings, setting)):
+                parts[setting] = sha256(Path(absolute(setting, folder_named)) / "model.json") or ""
         needed[notebook.stem] = parts | {"key": config.fingerprint(parts)}
         above = config.fingerprint([parts, entries.get(notebook.stem, {}).get("wrote", {})])
     return needed
@@ -235,8 +235,12 @@ def evaluated(record: dict) -> bool:
 
 
 def recorded_settings(record: dict) -> Settings:
-    """Settings of a run as its run.json has them; InputError where they are no longer possible."""
-    known = {name: value for name, value in record["parameters"].items() if name in FIELDS and name != "profile"}
+    """Settings of a run as its run.json has them; InputError where they are no longer possible.
+
+    What a setting made since then does was not done in that run: it has its neutral value, not the recipe's.
+    """
+    recorded = {name: value for name, value in record["parameters"].items() if name in FIELDS}
+    known = {name: value for name, value in (asdict(Settings()) | recorded).items() if name != "profile"}
     try:
         return config.make_settings(record["parameters"].get("profile", "demo"), known)
     except InputError as error:

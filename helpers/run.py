@@ -234,8 +234,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        go_on = shlex.join(["python", "-m", "helpers.run", "--name", name, "--resume"])
-        print(f"Stopped; the kernel too. Go on with: {go_on}", file=sys.stderr)
+        begun = bool(provenance.read_record(config.REPORTS / name))
+        words = ["--name", name, "--resume"] if begun else arguments if arguments is not None else sys.argv[1:]
+        go_on = shlex.join(["python", "-m", "helpers.run", *words])
+        print(f"Stopped; the kernel too. {'Go on' if begun else 'Start again'} with: {go_on}", file=sys.stderr)
         return 143 if isinstance(stop, _Terminated) else 130
     except OSError as error:
         print(f"reports/{name} cannot be written or read: {error}.", file=sys.stderr)

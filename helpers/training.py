@@ -210,14 +210,8 @@ def train_stage(
     With `cached_views`, the frozen layers run once per view and only the rest is trained on their activations; else,
     and where no layer is frozen, every epoch goes through the whole network with new augmentation, and is judged on
     `hardened_batches`. Checkpoints go to `run`/training/<stage>.
-    Returns the best model and the history, as `fit`. InputError where a teacher or frames meet cached views.
+    Returns the best model and the history, as `fit`.
     """
-    asked = [name for name in ("teacher", "frame") if getattr(settings, name)]
-    if asked and settings.cached_views and settings.unfrozen_layers >= 0:
-        raise InputError(
-            f"{asked[0]} needs new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0, or leave "
-            f"{asked[0]} out."
-        )
     head = stage == "head"
     epochs = settings.head_epochs if head else settings.fine_tuning_epochs
     unfrozen = 0 if head else settings.unfrozen_layers
@@ -275,9 +269,8 @@ def train_stage(
 
 
 # what pre-training depends on, and what the activations of frozen layers do
-_BOTH = ["seed", "image_size", "backbone", "mixed_precision", "rotation", "zoom", "shear", "translation", "brightness"]
-_BOTH += ["contrast", "mirror", "gamma", "sharpness", "noise"]
-_PRETRAINING = [*_BOTH, "frame", "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
+_BOTH = ["seed", "image_size", "backbone", "mixed_precision", *config.AUGMENTATIONS]
+_PRETRAINING = [*_BOTH, "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
 _CUT = [*_BOTH, "validation_fraction", "weights", "cached_views", "unfrozen_layers"]
 
 
@@ -294,12 +287,13 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
     names = [name for name, field in config.FIELDS.items() if field.metadata["notebook"] <= last]
     if stage == "cut":
         names = _CUT
-    chosen = {name: getattr(settings, name) for name in names if name != "data"}
+    by_content = {"data", "teacher"} | ({"weights"} if settings.weights not in config.WEIGHTS else set())
+    chosen = config.not_neutral(settings, [name for name in names if name not in by_content])
     contents = [hashlib.sha256(np.ascontiguousarray(images)).hexdigest()]
     if settings.weights == "phantoms":
         contents.append(_pretraining_key(settings))
     elif Path(settings.weights).is_file():
-        contents.append(model.sha256(Path(settings.weights)))
+        contents.append(config.sha256(Path(settings.weights)))
     if settings.teacher and stage == "fine_tuning":
         contents.append(model.read_card(Path(settings.teacher))["sha256"])
     return config.fingerprint([stage, chosen, contents, splits[["path", "split", "label"]].to_csv(index=False)])

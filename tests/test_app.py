@@ -294,6 +294,13 @@ def test_at_a_moved_threshold_the_nearest_measured_point_is_told():
     text = known({"operating_points": points} | card(), 0.6)
     assert "At a threshold of 0.50 it found 70 of 100 pneumonias (sensitivity)" in text
     assert "raised no alarm for 60 of 100 healthy images (specificity), on 314 test images" in text
+    assert "A threshold picked by these numbers is fitted to the test images" in text
+
+
+def test_at_the_model_s_own_threshold_it_is_told_how_often_its_certainty_was_right():
+    text = known({"certain": {"n": 90, "right": 81}} | card(), card()["threshold"])
+    assert "on 314 test images. Of the 90 outside its band of doubt, 81 answers were right." in text
+    assert "fitted to the test images" not in text
 
 
 def test_a_stranger_gets_no_decision_at_any_threshold(page, monkeypatch):

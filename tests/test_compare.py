@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import compare, config, evaluation, model
+from helpers import compare, config, intervals, model
+from helpers.metrics import measure
 
 
 def write_run(name: str, probabilities: np.ndarray, threshold: float, **parameters) -> None:
@@ -21,12 +22,15 @@ def write_run(name: str, probabilities: np.ndarray, threshold: float, **paramete
     table.assign(patient=rows // 4).to_csv(folder / "splits.csv", index=False)
     table.assign(sha256=table["path"] + parameters.pop("of", "")).to_csv(folder / "manifest.csv", index=False)
     (folder / "metrics.json").write_text(json.dumps({"test": {"threshold": threshold}}))
+    entry = {"status": parameters.pop("status", "done"), "commit": name, "inputs": {"code": "c"}}
+    entry["helpers"] = {"training.py": parameters.pop("helper", "h")}
     record = {
         "parameters": {"seed": 1, "backbone": "Xception"} | parameters,
-        "notebooks": {"05_evaluation": {"status": parameters.pop("status", "done")}},
+        "notebooks": {"05_evaluation": entry},
         "versions": {"keras": "3"},
+        "git": {"commit": "of the last look", "clean": parameters.pop("clean", True)},
     }
-    (folder / "run.json").write_text(json.dumps(record | {"git": {"commit": name}, "dataset": {"fingerprint": "f"}}))
+    (folder / "run.json").write_text(json.dumps(record | {"dataset": {"fingerprint": "f"}}))
 
 
 @pytest.fixture
@@ -43,11 +47,11 @@ def test_what_differs_is_named_and_the_metrics_are_those_of_each_run(runs, capsy
     weak, strong, labels = runs
     parts = dict(compare.compare("weak", "strong"))
     assert parts["Settings"].to_numpy().tolist() == [["mirror", "–", "True"], ["seed", "1", "2"]]
-    assert parts["Code and versions"].to_numpy().tolist() == [["commit", "weak", "strong"]]
+    assert parts["Code and versions"].to_numpy().tolist() == [["commit of 05_evaluation", "weak", "strong"]]
     assert parts["Dataset"] == "No difference."
     table = parts["Test, 200 images in common"].set_index("metric")
     for name, scores, threshold in (("weak", weak, 0.5), ("strong", strong, 0.4)):
-        found = evaluation.metrics(labels, scores, threshold)
+        found = measure(labels, scores, threshold)
         assert table.loc["AUC", name] == f"{found['auc']:.3f}"
         assert table.loc["Specificity", name] == f"{found['specificity']:.3f}"
     assert table.loc["AUC", "p"] == "< 0.001"
@@ -57,6 +61,15 @@ def test_what_differs_is_named_and_the_metrics_are_those_of_each_run(runs, capsy
     for text in (capsys.readouterr().out, page):
         assert table.loc["AUC", "difference (95% interval)"] in text
         assert "mirror" in text
+
+
+def test_other_helpers_and_uncommitted_changes_are_differences(runs):
+    weak, _, _ = runs
+    write_run("edited", weak, 0.5, clean=False, helper="other")
+    found = dict(compare.compare("weak", "edited"))["Code and versions"].set_index("")
+    assert found.loc["no uncommitted changes"].tolist() == ["True", "False"]
+    assert "helpers of 05_evaluation" in found.index
+    assert "notebook 05_evaluation" not in found.index
 
 
 def test_equal_predictions_are_said_to_be_equal(runs):
@@ -110,14 +123,14 @@ def test_paired_intervals_are_narrower_than_those_of_each(runs):
     weak, _, labels = runs
     close = np.clip(weak + 0.01 * (labels - 0.5), 0, 1)
     patients = np.arange(200) // 4
-    change = evaluation.paired_differences(labels, (weak, 0.5), (close, 0.5), patients)["auc"]
-    own = evaluation.bootstrap(labels, weak, 0.5, patients, 500, 0)["auc"]
+    change = intervals.paired_differences(labels, (weak, 0.5), (close, 0.5), patients)["auc"]
+    own = intervals.bootstrap(labels, weak, 0.5, patients, 500, 0)["auc"]
     assert change["difference"] > 0
     assert change["high"] - change["low"] < 0.3 * (own["high"] - own["low"])
-    swapped = evaluation.paired_differences(labels, (close, 0.5), (weak, 0.5), patients)["auc"]
+    swapped = intervals.paired_differences(labels, (close, 0.5), (weak, 0.5), patients)["auc"]
     assert swapped["difference"] == pytest.approx(-change["difference"])
     assert swapped["low"] == pytest.approx(-change["high"])
-    undefined = evaluation.paired_differences([1] * 4, ([0.2] * 4, 0.5), ([0.4] * 4, 0.5), range(4))
+    undefined = intervals.paired_differences([1] * 4, ([0.2] * 4, 0.5), ([0.4] * 4, 0.5), range(4))
     assert undefined["auc"] == dict.fromkeys(("difference", "low", "high", "p"))
     assert undefined["sensitivity"]["difference"] == 0
 
@@ -133,7 +146,7 @@ def test_runs_on_the_same_data_stand_side_by_side(runs):
     table = compare.runs_table(config.REPORTS / "strong")
     assert list(table.index) == ["weak", "strong"]
     assert list(table["seed"]) == [1, 2]
-    assert table.loc["weak", "AUC"] == "0.900 (0.800\u2013\u2013)"
+    assert table.loc["weak", "AUC"] == "0.900"
     assert list(compare.runs_table(config.REPORTS / "elsewhere").index) == ["elsewhere"]
     (config.REPORTS / "saved" / "model").mkdir()
     (config.REPORTS / "saved" / "model" / "model.keras").write_bytes(b"")

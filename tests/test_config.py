@@ -359,8 +359,31 @@ def test_describe_names_the_folder_of_real_images(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("profile", "wish", "said"),
+    [
+        ("demo", {"phantoms": 19}, "the nearest possible value is 20"),
+        ("chest_xray", {"backbone": "SmallCNN"}, "add weights=none"),
+        ("chest_xray", {"backbone": "SmallCNN", "weights": "phantoms"}, "add pretraining_phantoms=1500"),
+        ("demo", {"frame": 0.1}, "frame needs .* set unfrozen_layers=-1 or cached_views=0"),
+        ("demo", {"teacher": "anywhere"}, "teacher needs .* set unfrozen_layers=-1 or cached_views=0"),
+    ],
+)
+def test_what_is_impossible_together_is_refused_before_anything_runs(profile, wish, said):
+    with pytest.raises(InputError, match=said):
+        make_settings(profile, wish)
+
+
+def test_the_mended_wishes_are_possible():
+    make_settings("demo", {"phantoms": 20})
+    make_settings("chest_xray", {"backbone": "SmallCNN", "weights": "none"})
+    asked = {"backbone": "SmallCNN", "weights": "phantoms", "pretraining_phantoms": 1500, "pretraining_epochs": 15}
+    make_settings("chest_xray", asked)
+    make_settings("demo", {"frame": 0.1, "cached_views": 0})
+
+
+@pytest.mark.parametrize(
     ("weights", "origin"),
     [("imagenet", "imagenet"), ("none", "none"), ("phantoms", "phantoms"), ("/home/me/x.weights.h5", "x.weights.h5")],
 )
 def test_the_origin_of_weights_holds_no_folder(weights, origin):
-    assert config.weights_origin(make_settings("demo", {"weights": weights})) == origin
+    assert config.weights_origin(make_settings("demo", {"weights": weights, "backbone": "Xception"})) == origin

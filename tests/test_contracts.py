@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics as sk
 
-from helpers import config, dataset, images, predict, report
+from helpers import config, predict, report
 from tests.conftest import Clone, SmokeRun, make_clone
 from tests.test_notebooks import STEMS
 
@@ -55,7 +55,8 @@ def state_of(folder: Path) -> dict:
 
 def without_stamps(text: str, run: SmokeRun) -> None:
     """Assert that nothing in `text` tells one run, one moment or one machine from another."""
-    for found in (run.name, str(run.clone.root), run.clone.root.parent.name, str(Path.home()), str(config.ROOT)):
+    home = [str(Path.home())] if len(Path.home().parts) > 1 else []  # a container may have / for a home
+    for found in (run.name, str(run.clone.root), run.clone.root.parent.name, *home, str(config.ROOT)):
         assert found not in text
     assert not re.search(r"20\d\d-\d\d-\d\d|\d\d:\d\d:\d\d|reports[/\\]|seconds|started", text)
 
@@ -267,7 +268,7 @@ def test_model_folder_is_whole(smoke):
     card = load(smoke.folder / "model" / "model.json")
     wanted = {"format", "labels", "input_size", "threshold", "threshold_policy", "calibration", "backbone"}
     wanted |= {"weights_origin", "dataset_fingerprint", "metrics", "versions", "sha256", "phantoms"}
-    wanted |= {"uncertain", "operating_points", "guard_sha256"}  # beyond the contract: the band of doubt, the guard
+    wanted |= {"uncertain", "certain", "operating_points", "guard_sha256"}  # beyond the contract: the band, the guard
     assert set(card) == wanted
     assert card["uncertain"][0] <= card["threshold"] <= card["uncertain"][1]
     assert card["guard_sha256"] == hashlib.sha256((smoke.folder / "model" / "guard.npz").read_bytes()).hexdigest()
@@ -530,20 +531,6 @@ def test_saved_model_is_measured_on_another_folder(smoke, elsewhere):
     assert smoke.clone.record("other")["command"].startswith(
         "python -m helpers.run --profile smoke --name other --data"
     )
-
-
-def test_other_folder_may_have_a_split_of_its_own(smoke, elsewhere, tmp_path):
-    other, origin = elsewhere
-    shutil.copytree(other, tmp_path / "data" / "test")
-    for split, name in (("train", "not_counted.jpg"), ("test", "also.jpg")):
-        (tmp_path / "data" / split / "NORMAL").mkdir(parents=True, exist_ok=True)
-        shutil.copy(smoke.data / next(iter(origin.values())), tmp_path / "data" / split / "NORMAL" / name)
-    settings = config.make_settings("smoke", {"data": tmp_path / "data", "phantoms": 0})
-    dataset.prepare_evaluation(settings, tmp_path, 32)
-    splits = table(tmp_path / "splits.csv")
-    assert set(splits["path"]) == {f"test/{path}" for path in origin} | {"test/NORMAL/also.jpg"}
-    assert set(splits["split"]) == {"test"}
-    assert images.load_cache(tmp_path / "images.npy").shape == (len(splits), 32, 32)
 
 
 # without the runner

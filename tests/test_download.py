@@ -8,7 +8,7 @@ import types
 import kagglehub
 import pytest
 
-from helpers import download
+from helpers import config, download
 
 COUNTS = {"train": 6, "val": 2, "test": 4}
 
@@ -16,7 +16,7 @@ COUNTS = {"train": 6, "val": 2, "test": 4}
 def draw_dataset(root, counts=COUNTS):
     for split, count in counts.items():
         for number in range(count):
-            label = download.LABELS[number % 2]
+            label = config.LABELS[number % 2]
             path = root / split / label / f"IM-{number:04}-0001.jpeg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(f"{split} {number}".encode())

@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from helpers import evaluation
+from helpers import evaluation, published
 from helpers.config import InputError
-from helpers.evaluation import bootstrap, calibrate, choose_threshold, fit_calibration, metrics, outcomes, summarise
+from helpers.evaluation import calibrate, choose_threshold, fit_calibration, outcomes, summarise
+from helpers.intervals import bootstrap, mean_interval
+from helpers.metrics import METRICS, measure, reliability, weighted
 
 LABELS = np.array([0, 0, 1, 0, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
@@ -56,8 +59,8 @@ def test_platt_reaches_the_optimum_of_the_smoothed_likelihood():
 def test_platt_lowers_the_calibration_error_of_overconfident_scores():
     labels, scores = draw(2000, 4)
     logits = 5 * np.log(scores / (1 - scores)) - 3
-    before = metrics(labels, expit(logits), 0.5)
-    after = metrics(labels, calibrate(logits, fit_calibration(labels, logits)), 0.5)
+    before = measure(labels, expit(logits), 0.5)
+    after = measure(labels, calibrate(logits, fit_calibration(labels, logits)), 0.5)
     assert after["ece"] < before["ece"] / 3
     assert after["brier"] < before["brier"]
     assert after["auc"] == pytest.approx(before["auc"], abs=1e-12)
@@ -130,7 +133,7 @@ def test_threshold_is_the_best_of_all_and_lies_between_scores(policy, decimals):
     labels, scores = draw(157, 5, decimals)
     threshold = choose_threshold(labels, scores, policy)
     false_alarms, sensitivity, cuts = sk.roc_curve(labels, scores, drop_intermediate=False)
-    found = metrics(labels, scores, threshold)
+    found = measure(labels, scores, threshold)
     if policy == "youden":
         assert found["sensitivity"] + found["specificity"] - 1 == pytest.approx((sensitivity - false_alarms).max())
     else:
@@ -171,7 +174,7 @@ def test_unknown_policy_is_refused():
 
 
 def test_metrics_by_hand():
-    found = metrics(LABELS, SCORES, 0.65)  # TP 0.7 0.9, FN 0.3, no FP
+    found = measure(LABELS, SCORES, 0.65)  # TP 0.7 0.9, FN 0.3, no FP
     assert outcomes(LABELS, SCORES, 0.65).tolist() == ["TN", "TN", "FN", "TN", "TP", "TP"]
     assert found["auc"] == pytest.approx(8 / 9)
     assert found["average_precision"] == pytest.approx((1 + 1 + 3 / 4) / 3)
@@ -184,7 +187,7 @@ def test_metrics_by_hand():
     assert found["f1"] == pytest.approx(4 / 5)
     assert found["brier"] == pytest.approx((0.01 + 0.04 + 0.49 + 0.36 + 0.09 + 0.01) / 6)
     assert found["ece"] == pytest.approx((0.1 + 0.2 + 0.7 + 0.6 + 0.3 + 0.1) / 6)  # every score in a bin of its own
-    assert tuple(found) == evaluation.METRICS
+    assert tuple(found) == METRICS
 
 
 @pytest.mark.parametrize("decimals", [None, 2, 1, 0])
@@ -192,7 +195,7 @@ def test_metrics_by_hand():
 def test_metrics_agree_with_scikit_learn(decimals, threshold):
     labels, scores = draw(211, 6, decimals)
     called = scores >= threshold
-    found = metrics(labels, scores, threshold)
+    found = measure(labels, scores, threshold)
     expected = {
         "auc": sk.roc_auc_score(labels, scores),
         "average_precision": sk.average_precision_score(labels, scores),
@@ -213,13 +216,13 @@ def test_weighted_metrics_agree_with_scikit_learn_row_by_row():
     order = np.argsort(scores, kind="stable")
     labels, scores = labels[order], scores[order]
     weights = np.random.default_rng(1).poisson(1.0, (8, 120))
-    found = evaluation._weighted(labels, scores, 0.4, weights)
+    found = weighted(labels, scores, 0.4, weights)
     for row, weight in enumerate(weights):
         options = {"sample_weight": weight}
         again = np.repeat(np.arange(120), weight)
         assert found["auc"][row] == pytest.approx(sk.roc_auc_score(labels, scores, **options))
         assert found["average_precision"][row] == pytest.approx(sk.average_precision_score(labels, scores, **options))
-        repeated = metrics(labels[again], scores[again], 0.4)
+        repeated = measure(labels[again], scores[again], 0.4)
         assert {name: found[name][row] for name in repeated} == pytest.approx(repeated)
 
 
@@ -235,7 +238,7 @@ def test_weighted_metrics_agree_with_scikit_learn_row_by_row():
     ],
 )
 def test_undefined_metrics_are_none(labels, scores, undefined):
-    found = metrics(labels, scores, 0.5)
+    found = measure(labels, scores, 0.5)
     assert {name for name, value in found.items() if value is None} == undefined
     intervals = bootstrap(labels, scores, 0.5, labels, 20, 1)
     assert all(intervals[name] == {"value": None, "low": None, "high": None} for name in undefined)
@@ -243,13 +246,13 @@ def test_undefined_metrics_are_none(labels, scores, undefined):
 
 
 def test_equal_scores_are_chance():
-    found = metrics(LABELS, np.full(6, 0.5), 0.5)
+    found = measure(LABELS, np.full(6, 0.5), 0.5)
     assert (found["auc"], found["average_precision"]) == (0.5, 0.5)
     assert (found["sensitivity"], found["specificity"]) == (1, 0)  # at the threshold is positive
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -0.01, 1.01])
-@pytest.mark.parametrize("use", [metrics, outcomes, lambda y, p, t: choose_threshold(y, p, "youden")])
+@pytest.mark.parametrize("use", [measure, outcomes, lambda y, p, t: choose_threshold(y, p, "youden")])
 def test_impossible_probabilities_are_refused(bad, use):
     with pytest.raises(InputError, match="1 of 2 probabilities"):
         use([0, 1], [0.5, bad], 0.5)
@@ -264,13 +267,13 @@ def test_unusable_input_is_refused():
         ([[1]], [[0.5]]),
     ]:
         with pytest.raises(InputError):
-            metrics(labels, scores, 0.5)
+            measure(labels, scores, 0.5)
     with pytest.raises(InputError, match="logits"):
         fit_calibration([0, 1], [0.0, np.nan])
     with pytest.raises(InputError, match="NaN"):
         calibrate([np.inf], {"slope": 1.0, "intercept": 0.0})
     with pytest.raises(InputError, match="threshold"):
-        metrics(LABELS, SCORES, np.nan)
+        measure(LABELS, SCORES, np.nan)
     with pytest.raises(InputError, match="patient"):
         bootstrap([0, 1], [0.2, 0.8], 0.5, ["a", None], 10, 1)
     with pytest.raises(InputError, match="patient"):
@@ -278,7 +281,7 @@ def test_unusable_input_is_refused():
 
 
 def test_reliability_by_hand():
-    bins = evaluation.reliability([0, 1, 1, 0], [0.0, 0.3, 0.35, 1.0])
+    bins = reliability([0, 1, 1, 0], [0.0, 0.3, 0.35, 1.0])
     assert bins["n"].tolist() == [1, 0, 0, 2, 0, 0, 0, 0, 0, 1]  # 0.3 opens its bin, 1 is in the last
     assert bins.loc[3, ["low", "high", "mean_probability", "observed"]].tolist() == pytest.approx([0.3, 0.4, 0.325, 1])
     assert bins["mean_probability"].isna().sum() == 7
@@ -287,9 +290,9 @@ def test_reliability_by_hand():
 @pytest.mark.parametrize("decimals", [None, 1])
 def test_ece_is_the_weighted_gap_of_the_reliability_diagram(decimals):
     labels, scores = draw(150, 8, decimals)
-    bins = evaluation.reliability(labels, scores)
+    bins = reliability(labels, scores)
     expected = (bins["n"] * (bins["mean_probability"] - bins["observed"]).abs()).sum() / 150
-    assert metrics(labels, scores, 0.5)["ece"] == pytest.approx(expected, abs=1e-12)
+    assert measure(labels, scores, 0.5)["ece"] == pytest.approx(expected, abs=1e-12)
 
 
 # Intervals
@@ -318,7 +321,7 @@ def test_bootstrap_of_repeated_images_is_as_wide_as_without_the_repeats():
     labels, scores = draw(100, 11)
     alone = bootstrap(labels, scores, 0.5, range(100), 500, 1)
     repeated = bootstrap(np.tile(labels, 4), np.tile(scores, 4), 0.5, np.tile(range(100), 4), 500, 1)
-    for name in evaluation.METRICS:
+    for name in METRICS:
         assert repeated[name] == pytest.approx(alone[name], abs=1e-9), name
 
 
@@ -341,6 +344,19 @@ def test_a_share_without_errors_is_as_uncertain_as_its_patients_are_few(sick_sco
     assert (sensitivity["low"], sensitivity["high"]) == pytest.approx(expected)
 
 
+def test_a_share_with_few_errors_has_the_exact_interval_and_an_upper_end_below_one():
+    scores = np.full(60, 0.9)
+    lows = []
+    for missed in (0, 1, 3, 4):
+        scores[:missed] = 0.1
+        found = bootstrap(np.ones(60), scores, 0.5, range(60), 50, 1)["sensitivity"]
+        exact = binomtest(60 - missed, 60).proportion_ci(method="exact")
+        assert (found["low"], found["high"]) == pytest.approx((exact.low, exact.high))
+        assert (found["high"] < 1) == (missed > 0)
+        lows.append(found["low"])
+    assert lows == sorted(lows, reverse=True)
+
+
 def test_a_metric_in_a_sentence():
     metric = {"value": 0.98149, "low": 0.968, "high": 0.9931}
     assert evaluation.sentence("auc", metric) == "AUC 0.981 (0.968 to 0.993)"
@@ -358,8 +374,8 @@ def test_an_interval_without_width_is_not_shown():
 
 def test_the_interval_of_a_mean_resamples_patients():
     hits = np.arange(200) % 4 == 0
-    alone = evaluation.mean_interval(hits, range(200), 1000, 1)
-    repeated = evaluation.mean_interval(np.repeat(hits, 5), np.repeat(range(200), 5), 1000, 1)
+    alone = mean_interval(hits, range(200), 1000, 1)
+    repeated = mean_interval(np.repeat(hits, 5), np.repeat(range(200), 5), 1000, 1)
     assert alone["value"] == 0.25
     assert repeated == pytest.approx(alone)
     assert alone["high"] - alone["low"] == pytest.approx(2 * 1.96 * np.sqrt(0.25 * 0.75 / 200), rel=0.15)
@@ -367,7 +383,9 @@ def test_the_interval_of_a_mean_resamples_patients():
 
 def test_one_patient_has_no_spread():
     found = bootstrap(LABELS, SCORES, 0.5, ["a"] * 6, 10, 1)
-    assert all(m["low"] == m["high"] == pytest.approx(m["value"]) for m in found.values())
+    shares = {"accuracy", "sensitivity", "specificity", "precision", "npv"}  # exact: nothing to nearly everything
+    assert all(m["low"] == m["high"] == pytest.approx(m["value"]) for name, m in found.items() if name not in shares)
+    assert all(found[name]["low"] <= 0.03 and found[name]["high"] >= 0.97 for name in shares)
 
 
 # Summary
@@ -384,7 +402,7 @@ def test_summary_is_what_metrics_json_promises():
     assert (summary["threshold"], summary["threshold_policy"]) == (0.4, "0.4")
     tn, fp, fn, tp = sk.confusion_matrix(ill, data["probability"] >= 0.4).ravel().tolist()
     assert summary["confusion"] == {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
-    for name in evaluation.METRICS:
+    for name in METRICS:
         assert set(summary[name]) == {"value", "low", "high"}
     assert summary["sensitivity"]["value"] == pytest.approx(tp / (tp + fn))
     assert list(summary["by_subtype"]) == ["bacteria", "virus"]
@@ -422,8 +440,8 @@ def test_tables_survive_the_way_through_sorted_json():
     assert row["n"] == summary["confusion"]["tp"] + summary["confusion"]["fn"]
     assert {"sensitivity, bacteria", "sensitivity, virus", "balanced accuracy"} <= set(table["metric"])
 
-    compared = evaluation.compare_published(stored, "this run", "one seed")
-    assert len(compared) == len(evaluation.PUBLISHED) + 1
+    compared = published.compare_published(stored, "this run", "one seed")
+    assert len(compared) == len(published.PUBLISHED) + 1
     assert compared.loc[0, ["who", "n", "how"]].tolist() == ["this run", 200, "one seed"]
     assert compared.loc[0, "accuracy"].startswith(f"{100 * summary['accuracy']['value']:.1f} (")
     kermany = compared[compared["who"].str.startswith("Kermany")].iloc[0]
@@ -464,6 +482,12 @@ def test_of_few_images_of_a_class_one_lies_outside():
     ill, well = np.linspace(0.4, 1, 30), np.linspace(0, 0.6, 20)
     labels = np.repeat([1, 0], (30, 20))
     assert evaluation.uncertain_band(labels, np.concatenate([ill, well]), 0.5) == (0.4, 0.6)
+
+
+def test_certain_are_the_answers_outside_the_band():
+    probabilities = [0.1, 0.2, 0.3, 0.5, 0.6, 0.9]
+    assert evaluation.certain([0, 1, 1, 0, 1, 0], probabilities, 0.4, (0.2, 0.6)) == {"n": 2, "right": 1}
+    assert evaluation.certain([0, 1], [0.3, 0.4], 0.4, (0.2, 0.6)) == {"n": 0, "right": 0}
 
 
 def test_operating_points_are_the_metrics_at_each_threshold():

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers import config, predict, run
+from helpers import config, run
 from tests.conftest import Clone, make_clone
 
 MARKUP = "<img src=x onerror=alert(1)>.png"  # the name of a damaged file
@@ -218,22 +218,3 @@ def test_damaged_model_is_refused_by_the_evaluation(clone):
     assert "model.keras does not fit the checksum in model.json" in said
     assert str(clone.root) not in said
     assert statuses(clone, "other") == {"05": "failed", "06": "pending", "07": "pending"}
-
-
-@pytest.mark.parametrize(
-    ("card", "said"),
-    [
-        ({}, "does not fit the checksum"),
-        ({"format": 2}, "has format 2; this code reads up to 1"),
-        ({"format": "new"}, "is damaged"),
-    ],
-)
-def test_model_that_cannot_be_trusted_is_refused_by_the_command(tmp_path, capfd, card, said):
-    (tmp_path / "x.jpeg").write_bytes(photograph(1))
-    folder = write_model(tmp_path / "model", **card)
-    assert predict.main(["--model", str(folder), str(tmp_path / "x.jpeg")]) == 2
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert said in err
-    assert str(folder) in err

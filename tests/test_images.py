@@ -210,6 +210,23 @@ def test_an_inverted_film_gives_the_same_picture():
     np.testing.assert_allclose(inverted.astype(int), plain, atol=1)
 
 
+@pytest.mark.parametrize("made", [{"photometric": "PALETTE COLOR", "bits": 8}, {"photometric": "RGB", "bits": 12}])
+def test_colours_that_are_not_read_are_refused_in_words(made):
+    depth = np.uint8 if made["bits"] == 8 else np.uint16
+    stored = np.zeros((4, 6, 3) if made["photometric"] == "RGB" else (4, 6), depth)
+    with pytest.raises(InputError, match="stores colours as a palette, or in more than 8 bits"):
+        images.read_image(dicom(stored, **made))
+
+
+def test_the_compression_of_a_jpeg_is_told_and_of_no_other_file():
+    steps = [decode.quantisation(encode(Image.fromarray(RAMP), "JPEG", quality=q)) for q in (95, 75, 30)]
+    assert 1 <= steps[0] < steps[1] < steps[2]
+    film = bytearray(dicom(DEEP))
+    film[:2] = b"\xff\xd8"  # a preamble may hold anything
+    assert images.read_image(bytes(film)).shape == DEEP.shape
+    assert np.isnan([decode.quantisation(data) for data in (bytes(film), encode(Image.fromarray(RAMP)))]).all()
+
+
 def test_a_window_cuts_and_stretches():
     pixels = images.read_image(dicom(DEEP, WindowCenter=2000.5, WindowWidth=1001))  # 1500 to 2500
     expected = np.rint(np.clip((DEEP.astype(float) - 1500) / 1000, 0, 1) * 255)

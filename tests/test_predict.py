@@ -164,8 +164,8 @@ def test_a_folder_gets_a_row_per_image_sorted(command, folder, predictor):
 
 def test_arguments_keep_their_order_and_their_spelling(command, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    _, rows, _ = command("c.d.png", "b", "../in/a.PNG", "c.d.png")
-    assert [row["path"] for row in rows] == ["c.d.png", "b/10.png", "b/2.png", "../in/a.PNG", "c.d.png"]
+    _, rows, _ = command("c.d.png", "./b", "../in/a.PNG", "c.d.png")
+    assert [row["path"] for row in rows] == ["c.d.png", "./b/10.png", "./b/2.png", "../in/a.PNG", "c.d.png"]
     assert rows[0] == rows[4]
 
 

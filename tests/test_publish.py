@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from helpers import config, evaluation, guard, model, publish
+from helpers import config, guard, model, publish
 from helpers.config import InputError
+from helpers.metrics import measure
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def run(planted, tmp_path, monkeypatch):
     settings = config.make_settings("chest_xray", {"weights": weights, "seed": 3, "teacher": "reports/large/model"})
     films = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
     labels, probabilities = np.arange(40) % 2, np.linspace(0, 1, 40)
-    found = evaluation.metrics(labels, probabilities, 0.4)
+    found = measure(labels, probabilities, 0.4)
     part = {name: {"value": value, "low": 0.1, "high": 0.9} for name, value in found.items()}
     part |= {"n": 40, "confusion": {"tp": 12, "fp": 12, "fn": 8, "tn": 8}, "by_subtype": {}}
     card = model.make_card(settings, "f" * 64) | {"threshold": 0.4, "threshold_policy": "0.4", "uncertain": [0.3, 0.5]}
@@ -34,12 +35,22 @@ def run(planted, tmp_path, monkeypatch):
     model.write_card(folder / "model", model.read_card(folder / "model"))
     parameters = {name: getattr(settings, name) for name in config.FIELDS}
     command = f"python -m helpers.run --name small --set weights='{weights}' seed=3 teacher=reports/large/model"
-    record = {"format": 1, "parameters": parameters, "command": command, "git": {"commit": "abc123"}}
-    record["notebooks"] = {"05_evaluation": {"status": "done"}}
+    record = {"format": 1, "parameters": parameters, "command": command, "git": {"commit": "of a later look"}}
+    stems = ("03_training", "04_fine_tuning", "05_evaluation", "06_grad_cam")
+    commits = ("abc123", "abc123", "def456", "def456")
+    record["notebooks"] = {s: {"status": "done", "commit": c} for s, c in zip(stems, commits, strict=True)}
     rows = [f"test/{i}.png,{'test' if i % 4 else 'validation'},NORMAL,{p}" for i, p in enumerate(probabilities)]
     (folder / "predictions.csv").write_text("\n".join(["path,split,label,probability", *rows]) + "\n")
-    files = [f"test/{i}.png,{'' if i else 'unreadable'},{0 if i == 0 else 224},224,{i == 0}" for i in range(40)]
-    (folder / "manifest.csv").write_text("\n".join(["path,why,width,height,excluded", *files]) + "\n")
+    names = [(("train", "test")[i % 2], f"person{i // 2}_virus") for i in range(40)]
+    files = [
+        f"{split}/{patient}_{i}.png,{split},{patient},{'' if i else 'unreadable'},{224 if i else 0},224,{i == 0}"
+        for i, (split, patient) in enumerate(names)
+    ]
+    (folder / "manifest.csv").write_text("\n".join(["path,split,patient,why,width,height,excluded", *files]) + "\n")
+    given = [f"{i}.png,{('train', 'validation', 'test')[i % 3]},NORMAL,p{i // 6},virus" for i in range(40)]
+    (folder / "splits.csv").write_text("\n".join(["path,split,label,patient,subtype", *given]) + "\n")
+    summary = {"images scored": 40, "heat in the outer tenth, Grad-CAM": 0.25, "AUC, edges": part["auc"], "none": None}
+    (folder / "explanations.json").write_text(json.dumps({"split": "test", "summary": summary, "shown": []}))
     (folder / "run.json").write_text(json.dumps(record | {"profile": "chest_xray", "run": "small"}))
     return folder
 
@@ -50,12 +61,18 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
     text = (tmp_path / "pretrained" / "MODEL_CARD.md").read_text(encoding="utf-8")
     for said in (
         "CC BY 4.0",
-        "Commit abc123",
+        "Commit abc123 (notebook 03, 04), def456 (notebook 05).",
         "0.4000",
         "0.3000",
         "| test (n = 40) |",
         "as they are and under 3 random changes each",
-        "20.0% of the test images, 20.0% of the validation images.",
+        "| test | 6 of 30 | 15 of 24 | 15 of 30 | 0 of 0 |",
+        "| validation | 2 of 10 | 5 of 8 | 5 of 10 | 0 of 0 |",
+        "| train | 14 | 7 | 0.0% |",
+        "copies: 1. Of 20 bare patient\nnumbers in test (the 7 of person7), 20 occur in train",
+        "| heat in the outer tenth, Grad-CAM | 0.25 |",
+        "(0.100 to 0.900) |",
+        "| none | – |",
         "seed\n3",
         "Not a medical device",
         "copies already resized to 224 x 224 pixels",
@@ -90,7 +107,7 @@ def test_originals_of_many_sizes_are_not_called_copies(run, tmp_path):
     text = (run / "manifest.csv").read_text()
     (run / "manifest.csv").write_text(text.replace("224,224", "300,224", 1))
     publish.publish("small", tmp_path / "pretrained")
-    assert "copies" not in (tmp_path / "pretrained" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "copies already resized" not in (tmp_path / "pretrained" / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def test_a_model_too_large_for_a_clone_is_refused(run, tmp_path, monkeypatch, capsys):

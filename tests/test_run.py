@@ -338,6 +338,10 @@ def test_paths_are_recorded_relative_and_given_absolute(tmp_path, monkeypatch):
     assert provenance.portable("weights", "imagenet") == "imagenet"
     assert provenance.absolute("data", "../images") == str(tmp_path / "images")
     assert provenance.absolute("weights", "none") == "none"
+    for word in config.WEIGHTS:  # means no folder that happens to be called so
+        (tmp_path / "clone" / word).mkdir(parents=True, exist_ok=True)
+        (Path.cwd() / word).mkdir(exist_ok=True)
+        assert provenance.portable("weights", word) == provenance.absolute("weights", word) == word
     assert provenance.absolute("model", "") == ""
 
 
@@ -399,6 +403,42 @@ def test_stopped_from_outside_then_resumed(house, capsys, how):
     assert set(statuses(house).values()) == {"done"}
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in kernels)
     assert not [path.name for path in (house / "reports/smoke").iterdir() if "part" in path.name]
+
+
+def test_stopped_before_there_is_a_run_the_same_command_is_named_again(house, capsys, monkeypatch):
+    def interrupted(settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(provenance, "listing", interrupted)
+    words = ["--profile", "smoke", "--name", "mine", "--set", "seed=7"]
+    assert run.main(words) == 130
+    assert f"Start again with: python -m helpers.run {' '.join(words)}" in capsys.readouterr().err
+
+
+def test_a_run_from_before_a_setting_keeps_doing_without_it():
+    recorded = asdict(config.make_settings("chest_xray", {"seed": 3}))
+    assert recorded.pop("frame") > 0
+    settings = provenance.recorded_settings({"parameters": recorded})
+    assert settings == config.make_settings("chest_xray", {"seed": 3, "frame": 0})
+    assert provenance.changed(settings) == {"seed": 3, "frame": 0}
+
+
+def test_a_setting_added_later_outdates_nothing(house, monkeypatch):
+    def keys() -> dict:
+        notebooks = sorted(config.NOTEBOOKS.glob("*.ipynb"))
+        return provenance.inputs(notebooks, config.make_settings("smoke"), house / "reports/smoke", "", {})
+
+    now = keys()
+    monkeypatch.setattr(provenance, "FIELDS", {n: f for n, f in config.FIELDS.items() if n not in ("frame", "model")})
+    assert keys() == now
+
+
+def test_a_model_without_a_threshold_is_refused_before_anything_is_read(house, capsys, tmp_path):
+    for folder in ("test/NORMAL", "test/PNEUMONIA", "head"):
+        (tmp_path / "d" / folder).mkdir(parents=True)
+    (tmp_path / "d/head/model.json").write_text('{"threshold": null}')
+    words = ["--from", "05", "--data", str(tmp_path / "d"), "--set", f"model={tmp_path / 'd/head'}", "--name", "other"]
+    assert "has no threshold yet" in refusal(capsys, *words)
 
 
 def test_memory_is_private_and_strays_are_ended(tmp_path):

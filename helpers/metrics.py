@@ -1,0 +1,111 @@
+"""Metrics of probabilities against the truth, for one dataset or many resamples of it at once.
+
+Everywhere below `labels` is a 1-D array of bool or 0/1, True for pneumonia, `probabilities` a 1-D array of P(pneumonia)
+in [0, 1] in the same order, and an image is called positive when probability >= threshold. What cannot be used (empty,
+of unequal length, NaN, out of range) raises config.InputError.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from helpers.config import InputError
+
+METRICS = ("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
+METRICS += ("precision", "npv", "f1", "brier", "ece")
+
+
+def checked(
+    labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5, what: str = "probabilities"
+) -> tuple[np.ndarray, np.ndarray]:
+    """`labels` as bool and `scores` as float64, both (n,), n > 0; InputError, which calls the scores `what`, else."""
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if labels.ndim != 1 or not labels.size or scores.shape != labels.shape:
+        raise InputError(f"labels of shape {labels.shape} and {what} of shape {scores.shape} are not one per image.")
+    if not np.isin(labels, (0, 1)).all():
+        raise InputError("labels must be 0 or 1 (or False and True), with 1 for pneumonia.")
+    bad = ~np.isfinite(scores)
+    if what == "probabilities":
+        bad |= (scores < 0) | (scores > 1)
+    if np.isnan(threshold):
+        raise InputError("the threshold is NaN; choose one on validation, or use 0.5.")
+    if bad.any():
+        raise InputError(
+            f"{bad.sum()} of {bad.size} {what} cannot be used (the first is {scores[bad][0]}); "
+            "where training diverged, train again with a lower rate."
+        )
+    return labels.astype(bool), scores
+
+
+def _bins(probabilities: np.ndarray, bins: int = 10) -> np.ndarray:
+    return np.digitize(probabilities, np.arange(1, bins) / bins)
+
+
+def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> pd.DataFrame:
+    """One row per equal-width bin [low, high) of P(pneumonia); 1 is in the last.
+
+    Columns low, high, n (images), mean_probability and observed (share of pneumonia), both NaN in an empty bin.
+    """
+    positive, probabilities = checked(labels, probabilities)
+    rows = pd.DataFrame({"p": probabilities, "y": positive.astype(float)}).groupby(_bins(probabilities, bins))
+    table = rows.agg(n=("y", "size"), mean_probability=("p", "mean"), observed=("y", "mean")).reindex(range(bins))
+    edges = np.arange(bins + 1) / bins
+    return table.assign(low=edges[:-1], high=edges[1:], n=table["n"].fillna(0).astype(int))[
+        ["low", "high", "n", "mean_probability", "observed"]
+    ]
+
+
+def weighted(positive: np.ndarray, probability: np.ndarray, threshold: float, weights: np.ndarray) -> dict:
+    """METRICS -> float (r,), NaN where undefined, of r resamples that hold each image `weights` times, int (r, n).
+
+    The images must be in ascending order of `probability`.
+    """
+    pos, neg, total = weights * positive, weights * ~positive, weights.sum(axis=1)
+    cut = np.searchsorted(probability, threshold)  # from here on the images are called positive
+    tp, fp = pos[:, cut:].sum(axis=1), neg[:, cut:].sum(axis=1)
+    fn, tn = pos[:, :cut].sum(axis=1), neg[:, :cut].sum(axis=1)
+    steps = np.unique(probability, return_index=True)[1]  # equal scores are one step of either curve
+    pos_at, neg_at = np.add.reduceat(pos, steps, axis=1), np.add.reduceat(neg, steps, axis=1)
+    won_twice = (pos_at * (2 * neg_at.cumsum(axis=1) - neg_at)).sum(axis=1)
+    tp_from = pos_at[:, ::-1].cumsum(axis=1)[:, ::-1]
+    called_from = (pos_at + neg_at)[:, ::-1].cumsum(axis=1)[:, ::-1]
+    precisions = (pos_at * (tp_from / np.maximum(called_from, 1))).sum(axis=1)
+    error = weights * (probability - positive)
+    edges = np.unique(_bins(probability), return_index=True)[1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+        return {
+            "auc": won_twice / (2 * (tp + fn) * (tn + fp)),
+            "average_precision": np.where(tn + fp > 0, precisions / (tp + fn), np.nan),
+            "accuracy": (tp + tn) / total,
+            "balanced_accuracy": (sensitivity + specificity) / 2,
+            "sensitivity": sensitivity,
+            "specificity": specificity,
+            "precision": tp / (tp + fp),
+            "npv": tn / (tn + fn),
+            "f1": 2 * tp / (2 * tp + fp + fn),
+            "brier": (error * (probability - positive)).sum(axis=1) / total,
+            "ece": np.abs(np.add.reduceat(error, edges, axis=1)).sum(axis=1) / total,
+        }
+
+
+def number(value: float) -> float | None:
+    """`value`, or None where it is NaN or infinite: as JSON has it."""
+    return float(value) if np.isfinite(value) else None
+
+
+def measure(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> dict[str, float | None]:
+    """Every name in METRICS -> its value in [0, 1], or None where it is undefined.
+
+    auc and average_precision (scikit-learn's definitions) need both classes, sensitivity an image with pneumonia,
+    specificity one without, precision a positive call, npv a negative one. brier is the mean squared error of
+    P(pneumonia) (Brier 1950), ece its expected calibration error in the 10 equal-width bins of `reliability` (Naeini
+    et al. 2015, Obtaining well calibrated probabilities; Guo et al. 2017, On calibration of modern neural networks).
+    """
+    positive, probabilities = checked(labels, probabilities, threshold)
+    order = np.lexsort((positive, probabilities))
+    once = np.ones((1, order.size), dtype=np.int64)
+    values = weighted(positive[order], probabilities[order], threshold, once)
+    return {name: number(values[name][0]) for name in METRICS}
