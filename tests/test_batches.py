@@ -302,7 +302,7 @@ def test_equal_seed_and_epoch_give_equal_batches_and_others_do_not():
 
 def test_frames_are_put_around_half_of_the_images_within_their_range():
     cache = np.full((400, SIZE, SIZE), 100, np.uint8)
-    drawn = settings(frame=0.25, batch_size=400)
+    drawn = settings(frame=0.25, batch_size=400, cached_views=0)
     data = batches.training_batches(cache, np.arange(400), np.zeros(400), np.ones(400), drawn, 1)
     pixels = collect(data)[0][..., 0]
     changed = (pixels != 100).any(axis=(1, 2))
