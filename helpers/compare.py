@@ -44,10 +44,10 @@ def _differing(one: dict, other: dict) -> list[tuple[str, str, str]]:
 
 
 def _code(record: dict) -> dict:
-    """What ran: versions, whether files differed from the commit, and of each notebook commit and fingerprints."""
-    found = {"no uncommitted changes": (record.get("git") or {}).get("clean", "unknown")} | record.get("versions", {})
+    """What ran: versions, and of each notebook its commit and fingerprints of its code."""
+    found = dict(record.get("versions", {}))
     for stem, entry in record["notebooks"].items():
-        found[f"commit of {stem}"] = entry.get("commit") or "unknown"
+        found[f"commit of {stem}"] = provenance.commit_of(entry)
         found[f"notebook {stem}"] = (entry.get("inputs") or {}).get("code", "unknown")
         found[f"helpers of {stem}"] = config.fingerprint(entry["helpers"]) if entry.get("helpers") else "unknown"
     return found

@@ -83,12 +83,14 @@ def read_raster(data: bytes) -> np.ndarray:
 
 
 def quantisation(data: bytes) -> float:
-    """Mean step of a JPEG's first quantisation table, 1 (finest) to 255 or more; NaN for PNG and DICOM.
+    """Mean step of a JPEG's first quantisation table, 1 (finest) to 255 or more; 0 for PNG, NaN for DICOM.
 
     `data` must be readable.
     """
-    if data[128:132] == b"DICM" or not data.startswith(b"\xff\xd8"):
+    if data[128:132] == b"DICM":
         return float("nan")
+    if not data.startswith(b"\xff\xd8"):
+        return 0.0
     tables = Image.open(io.BytesIO(data), formats=("JPEG",)).quantization
     return float(np.mean(tables[min(tables)])) if tables else float("nan")
 

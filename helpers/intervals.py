@@ -15,7 +15,7 @@ from scipy.stats import beta
 from helpers.config import InputError
 from helpers.metrics import METRICS, checked, measure, number, weighted
 
-FEW = 5  # patients with an error from which on resampling tells the interval
+SHARES = ("accuracy", "sensitivity", "specificity", "precision", "npv")
 
 
 def _whose(patients: Iterable) -> np.ndarray:
@@ -38,16 +38,17 @@ def _times_drawn(patient: np.ndarray, resamples: int, seed: int) -> Iterator[np.
 def bootstrap(
     labels: ArrayLike, probabilities: ArrayLike, threshold: float, patients: Iterable, resamples: int, seed: int
 ) -> dict[str, dict[str, float | None]]:
-    """METRICS -> {"value", "low", "high"}: `metrics.measure` with 95% percentile intervals from resampled patients.
+    """METRICS -> {"value", "low", "high"}: `metrics.measure` with 95% intervals from resampling patients.
 
     Patients, not images, are drawn with replacement, since images of one patient resemble each other (cluster
-    bootstrap: Field and Welsh 2007, Bootstrapping clustered data, JRSS B 69). `patients` (n,): whose each image is.
-    A resample that leaves a metric undefined does not count for it; where more than half do, low and high are None.
-    The threshold stays as it is. Where next to nothing was wrong, resampling shows too little of how wrong it might be.
-    So where fewer than FEW patients have an image that is wrong (or one that is right), accuracy, sensitivity,
-    specificity, precision and npv get the exact binomial interval of as many patients as they are about (Clopper and
-    Pearson 1934). Other metrics may have an interval without width, which is not shown. Resampling adds to a small
-    ece, so that its interval can lie above its value.
+    bootstrap: Field and Welsh 2007, Bootstrapping clustered data, JRSS B 69). `patients` (n,): whose each image is. A
+    resample that leaves a metric undefined does not count for it; where more than half do, low and high are None. The
+    threshold stays as it is. Intervals are percentiles, but these are too narrow near 0 and 1, so the SHARES have the
+    exact binomial interval (Clopper and Pearson 1934) of as many images as would vary like their resamples (Korn and
+    Graubard 1998, Confidence intervals for proportions with small expected number of positive counts estimated from
+    survey data); where these do not vary, since nothing or everything is right, of as many as there are patients. Other
+    metrics may have an interval without width, which is not shown. Resampling adds to a small ece, so that its interval
+    can lie above its value.
     """
     value = measure(labels, probabilities, threshold)
     positive, probabilities = checked(labels, probabilities)
@@ -60,26 +61,27 @@ def bootstrap(
     positive, probabilities, patient = positive[order], probabilities[order], patient[order]
     drawn = _times_drawn(patient, resamples, seed)
     parts, result = [weighted(positive, probabilities, threshold, times) for times in drawn], {}
+    called = probabilities >= threshold
+    about = {"sensitivity": positive, "specificity": ~positive, "precision": called, "npv": ~called}
     for name in METRICS:
         values = np.concatenate([part[name] for part in parts])
         values = values[np.isfinite(values)]
-        low, high = np.percentile(values, [2.5, 97.5]) if 2 * values.size >= resamples else (np.nan, np.nan)
+        low, high = np.nan, np.nan
+        if value[name] is not None and 2 * values.size >= resamples:
+            low, high = np.percentile(values, [2.5, 97.5])
+            if name in SHARES and np.ptp(values):
+                low, high = _exact(value[name], value[name] * (1 - value[name]) / values.var())
+            elif name in SHARES:
+                low, high = _exact(value[name], len(np.unique(patient[about.get(name, slice(None))])))
         result[name] = {"value": value[name], "low": number(low), "high": number(high)}
-    called = probabilities >= threshold
-    right = called == positive
-    shares = {"sensitivity": positive, "specificity": ~positive, "precision": called, "npv": ~called}
-    for name, counted in (shares | {"accuracy": np.ones_like(called)}).items():
-        fewest = min(len(np.unique(patient[counted & answer])) for answer in (right, ~right))
-        if value[name] is not None and fewest < FEW:
-            result[name] |= _exact(value[name], len(np.unique(patient[counted])))
     return result
 
 
-def _exact(share: float, n: int) -> dict[str, float]:
-    """Clopper and Pearson's 95% interval, "low" and "high", of a share of `n`; `share` * `n` need not be whole."""
+def _exact(share: float, n: float) -> tuple[float, float]:
+    """Clopper and Pearson's 95% interval of a share of `n`, which need not be whole."""
     right, wrong = share * n, (1 - share) * n
     low = float(beta.ppf(0.025, right, wrong + 1)) if right > 0 else 0.0
-    return {"low": low, "high": float(beta.ppf(0.975, right + 1, wrong)) if wrong > 0 else 1.0}
+    return low, float(beta.ppf(0.975, right + 1, wrong)) if wrong > 0 else 1.0
 
 
 def mean_interval(values: ArrayLike, patients: Iterable, resamples: int, seed: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -201,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
         paths = list(find_images(given.images))
         if not paths:
             raise InputError(f"there is no image in {', '.join(given.images)} ({', '.join(config.SUFFIXES)}).")
-        if not sys.stdout.isatty():
+        if not given.csv and isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
             sys.stdout.reconfigure(encoding="utf-8")  # a file, as --csv would write it; a terminal has its own
         output = open(given.csv, "w", newline="", encoding="utf-8") if given.csv else sys.stdout  # noqa: SIM115, PTH123
     except InputError as error:

@@ -106,6 +106,11 @@ def git_state() -> dict | None:
         return None
 
 
+def commit_of(entry: dict) -> str:
+    """The commit at which a notebook ran, of its entry in run.json, and whether files differed from it."""
+    return (entry.get("commit") or "unknown") + ("" if entry.get("clean", True) else " with uncommitted changes")
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of every direct dependency that is installed."""
     found = {"python": platform.python_version()}

@@ -53,12 +53,12 @@ From {low:.4f} to {high:.4f} the page says "uncertain: needs a reader"; outside,
 |---|---|---|---|---|
 {doubt}
 
-The band was set so that 1% of each class lie beyond it on the wrong side, on the views that set the threshold.
+The band was set so that at most 1% of each class lies beyond it on the wrong side, on the views that set the threshold.
 
 ## Measured
 
-Value with its 95% interval from resampling patients; where fewer than five patients have an error, the exact binomial
-one.
+Value with its 95% interval from resampling patients; accuracy, sensitivity, specificity, precision and NPV have an
+exact binomial one, of as many images as vary like the resamples.
 
 {tables}
 
@@ -69,7 +69,7 @@ The public test set has 624 images; where n is smaller, the others were not at h
 - Children of one hospital and one time. On adults and at other hospitals such models fail; nothing was measured there.
 - Labels come from readings of these images, not from microbiology; some are wrong.
 - The dataset has shortcuts (compression, aspect ratio, markers, edges). Augmentation is meant to make them harder to
-  use; for edges see above, for the others this was not measured.
+  use; how far it does, see reports/RESULTS.md.
 - The guard stops most of what is no chest X-ray, not all; see reports/RESULTS.md for how it was measured.
 - Probabilities assume the share of pneumonia among the validation images; where it is rarer, they are too high, and
   precision is lower than measured here.
@@ -78,7 +78,7 @@ The public test set has 624 images; where n is smaller, the others were not at h
 The weights: CC BY 4.0, as the images; name their source. The code: MIT.
 """
 _LOOKS = """
-Where it looks (notebook 6):
+Where it looks (notebook 6; heat on {} images):
 
 | | |
 |---|---|
@@ -133,7 +133,7 @@ def publish(run: str, target: Path) -> None:
         policy=card["threshold_policy"],
         views=f"as they are and under {views} random changes each as in training" if views else "as they are",
         doubt="\n".join(_doubt(name, part, card) for name, part in predictions.groupby("split")),
-        looks=_looks(folder),
+        looks=_looks(folder, record),
         low=card["uncertain"][0],
         high=card["uncertain"][1],
         tables="\n\n".join(_table(name, part) for name, part in metrics.items()),
@@ -147,7 +147,7 @@ def _commits(record: dict) -> str:
     found: dict[str, list[str]] = {}
     for stem, entry in record["notebooks"].items():
         if stem[:2] in ("03", "04", "05"):
-            found.setdefault(entry.get("commit") or "unknown", []).append(stem[:2])
+            found.setdefault(provenance.commit_of(entry), []).append(stem[:2])
     if len(found) == 1:
         return next(iter(found))
     return ", ".join(f"{commit} (notebook {', '.join(numbers)})" for commit, numbers in found.items())
@@ -175,14 +175,15 @@ def _doubt(name: str, part: pd.DataFrame, card: dict) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def _looks(folder: Path) -> str:
-    """What notebook 6 measured, as a section of the card; nothing where it did not run."""
-    file = folder / "explanations.json"
-    if not file.exists():
+def _looks(folder: Path, record: dict) -> str:
+    """What notebook 6 measured, as a section of the card; nothing where it did not run, or not on this model."""
+    if not any(stem.startswith("06") and entry.get("status") == "done" for stem, entry in record["notebooks"].items()):
         return ""
-    summary = json.loads(file.read_text(encoding="utf-8"))["summary"]
+    found = json.loads((folder / "explanations.json").read_text(encoding="utf-8"))
+    summary = found["summary"]
     shown = {name: evaluation.with_interval(v) if isinstance(v, dict) else v for name, v in summary.items()}
-    return _LOOKS.format("\n".join(f"| {name} | {'–' if value is None else value} |" for name, value in shown.items()))
+    rows = "\n".join(f"| {name} | {'–' if value is None else value} |" for name, value in shown.items())
+    return _LOOKS.format(found["split"], rows)
 
 
 def _table(name: str, summary: dict) -> str:

@@ -26,7 +26,7 @@ _ROWS = (
     ("Salehi et al., DenseNet121", 86.8, *_SALEHI),
     ("Evelyn-R7, EfficientNetB0", 86.7, 99.7, 65.0, 0.975, "3 seeds; strictest protocol: test opened once", _EVELYN),
     ("Salehi et al., Xception", 86.0, *_SALEHI),
-    ("pneumonia_model_package 0.3.0", 82.5, 96.9, 58.5, 0.926, "claims 86.1; 82.5 measured on 224 px copies", "PyPI"),
+    ("pneumonia_model_package 0.3.0", 82.5, 96.9, 58.5, 0.926, "claims 86.1; measured by us, 224 px copies", "PyPI"),
     ("Keras example, custom CNN", 81.4, 97.7, None, None, "train and val joined and split again", _KERAS),
 )
 PUBLISHED: tuple[dict, ...] = tuple(dict(zip(_COLUMNS, row, strict=True)) | {"n": 624} for row in _ROWS)

@@ -131,7 +131,7 @@ class Run:
                 aside.unlink(missing_ok=True)
             raise
         entry |= {"seconds": round(time.monotonic() - begun, 1), "peak_memory": memory["peak"]}
-        entry |= {"commit": (self.record["git"] or {}).get("commit")}
+        entry |= self.record["git"] or {"commit": None}
         if failure:
             entry |= {"status": "failed", "failure": failure}
         else:
@@ -161,6 +161,31 @@ class Run:
         )
         aside.unlink()
 
+    def carry_out(self) -> int:
+        """Do what was planned; the exit status."""
+        plan = self.plan
+        for notebook in plan.todo:
+            stem = notebook.stem
+            if plan.resume:
+                why = provenance.why_not_done(self.entries[stem], self.inputs(stem), plan.folder, stem)
+                if not why:
+                    say(f"{stem:<18}  skipped: done, and nothing it depends on has changed")
+                    continue
+                if plan.record:
+                    say(f"{stem:<18}  runs: {why}{_changes(plan, stem) if 'settings' in why else ''}")
+            if self.record is None:
+                self.begin()
+            if failure := self.execute(notebook):
+                where = f"cell {failure['cell']} ({failure['line']})" if failure["cell"] else "its start"
+                page = _shown(plan.folder / f"{stem}.html")
+                said = f"{stem} stopped at {where}: {failure['error']}{failure['message']}"
+                print(f"{said} See {page}. {failure['advice']}", file=sys.stderr)
+                return 1
+        if note := sources.note(self.entries, plan.notebooks):
+            say(note)
+        say(_shown(report.write_index(plan.folder)))
+        return 0
+
 
 def _changes(plan: Plan, stem: str) -> str:
     """Which settings a notebook depends on are not those of run.json, in parentheses."""
@@ -168,36 +193,6 @@ def _changes(plan: Plan, stem: str) -> str:
     now = [(name, getattr(plan.settings, name)) for name in FIELDS if FIELDS[name].metadata["notebook"] <= stem[:2]]
     found = [f"{name} {before.get(name)} -> {value}" for name, value in now if before.get(name) != value]
     return f" ({', '.join(found)})" if found else ""
-
-
-def carry_out(plan: Plan) -> int:
-    """Do what was planned; the exit status."""
-    if plan.aside:
-        say(f"{_shown(plan.folder)} is moved aside to {move_aside(plan.folder).name}")
-    run = Run(plan)
-    for notebook in plan.todo:
-        stem = notebook.stem
-        if plan.resume:
-            why = provenance.why_not_done(run.entries[stem], run.inputs(stem), plan.folder, stem)
-            if not why:
-                say(f"{stem:<18}  skipped: done, and nothing it depends on has changed")
-                continue
-            if plan.record:
-                say(f"{stem:<18}  runs: {why}{_changes(plan, stem) if 'settings' in why else ''}")
-        if run.record is None:
-            run.begin()
-        if failure := run.execute(notebook):
-            where = f"cell {failure['cell']} ({failure['line']})" if failure["cell"] else "its start"
-            page = _shown(plan.folder / f"{stem}.html")
-            print(
-                f"{stem} stopped at {where}: {failure['error']}{failure['message']} See {page}. {failure['advice']}",
-                file=sys.stderr,
-            )
-            return 1
-    if note := sources.note(run.entries, plan.notebooks):
-        say(note)
-    say(_shown(report.write_index(plan.folder)))
-    return 0
 
 
 def _beside(name: str, what: str) -> Path:
@@ -214,7 +209,7 @@ def _on_sigterm(*_) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status: 0 done, 1 a notebook failed, 2 the wish cannot be met, 130 interrupted."""
-    name, handler = "", None
+    name, run, handler = "", None, None
     if threading.current_thread() is threading.main_thread():
         handler = signal.signal(signal.SIGTERM, _on_sigterm)
     try:
@@ -226,7 +221,10 @@ def main(arguments: list[str] | None = None) -> int:
             kernel.stop_stray(_beside(name, "kernel"))
             plan = make_plan(args, name)
             check_inputs(plan.settings, plan.todo)
-            return carry_out(plan)
+            if plan.aside:
+                say(f"{_shown(plan.folder)} is moved aside to {move_aside(plan.folder).name}")
+            run = Run(plan)
+            return run.carry_out()
     except filelock.Timeout:
         print(f"reports/{name} is in use by another run; wait for it, or give another --name.", file=sys.stderr)
         return 2
@@ -234,7 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        begun = bool(provenance.read_record(config.REPORTS / name))
+        begun = run is not None and run.record is not None
         words = ["--name", name, "--resume"] if begun else arguments if arguments is not None else sys.argv[1:]
         go_on = shlex.join(["python", "-m", "helpers.run", *words])
         print(f"Stopped; the kernel too. {'Go on' if begun else 'Start again'} with: {go_on}", file=sys.stderr)

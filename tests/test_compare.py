@@ -24,11 +24,12 @@ def write_run(name: str, probabilities: np.ndarray, threshold: float, **paramete
     (folder / "metrics.json").write_text(json.dumps({"test": {"threshold": threshold}}))
     entry = {"status": parameters.pop("status", "done"), "commit": name, "inputs": {"code": "c"}}
     entry["helpers"] = {"training.py": parameters.pop("helper", "h")}
+    entry["clean"] = parameters.pop("clean", True)
     record = {
         "parameters": {"seed": 1, "backbone": "Xception"} | parameters,
         "notebooks": {"05_evaluation": entry},
         "versions": {"keras": "3"},
-        "git": {"commit": "of the last look", "clean": parameters.pop("clean", True)},
+        "git": {"commit": "of the last look", "clean": True},
     }
     (folder / "run.json").write_text(json.dumps(record | {"dataset": {"fingerprint": "f"}}))
 
@@ -67,7 +68,7 @@ def test_other_helpers_and_uncommitted_changes_are_differences(runs):
     weak, _, _ = runs
     write_run("edited", weak, 0.5, clean=False, helper="other")
     found = dict(compare.compare("weak", "edited"))["Code and versions"].set_index("")
-    assert found.loc["no uncommitted changes"].tolist() == ["True", "False"]
+    assert found.loc["commit of 05_evaluation"].tolist() == ["weak", "edited with uncommitted changes"]
     assert "helpers of 05_evaluation" in found.index
     assert "notebook 05_evaluation" not in found.index
 

@@ -344,17 +344,27 @@ def test_a_share_without_errors_is_as_uncertain_as_its_patients_are_few(sick_sco
     assert (sensitivity["low"], sensitivity["high"]) == pytest.approx(expected)
 
 
-def test_a_share_with_few_errors_has_the_exact_interval_and_an_upper_end_below_one():
-    scores = np.full(60, 0.9)
+def test_a_share_near_one_has_the_interval_of_the_binomial_and_more_errors_give_no_higher_one():
     lows = []
-    for missed in (0, 1, 3, 4):
-        scores[:missed] = 0.1
-        found = bootstrap(np.ones(60), scores, 0.5, range(60), 50, 1)["sensitivity"]
+    for missed in (0, 1, 2, 4, 5, 8):
+        scores = np.repeat(np.where(np.arange(60) < missed, 0.1, 0.9), 2)  # two equal images of each patient
+        found = bootstrap(np.ones(120), scores, 0.5, np.repeat(range(60), 2), 4000, 1)["sensitivity"]
         exact = binomtest(60 - missed, 60).proportion_ci(method="exact")
-        assert (found["low"], found["high"]) == pytest.approx((exact.low, exact.high))
+        assert (found["low"], found["high"]) == pytest.approx((exact.low, exact.high), abs=0.01)
         assert (found["high"] < 1) == (missed > 0)
         lows.append(found["low"])
     assert lows == sorted(lows, reverse=True)
+
+
+def test_errors_of_one_patient_are_more_uncertain_than_those_of_many():
+    scores = np.where(np.arange(200) < 10, 0.1, 0.9)
+    found = []
+    for whose in (np.arange(200), np.maximum(np.arange(200), 9)):
+        sensitivity = bootstrap(np.ones(200), scores, 0.5, whose, 1000, 1)["sensitivity"]
+        found.append((sensitivity["low"], sensitivity["high"]))
+    (low, high), (low_one, high_one) = found
+    assert low_one < low - 0.04
+    assert high_one > high
 
 
 def test_a_metric_in_a_sentence():

@@ -218,13 +218,14 @@ def test_colours_that_are_not_read_are_refused_in_words(made):
         images.read_image(dicom(stored, **made))
 
 
-def test_the_compression_of_a_jpeg_is_told_and_of_no_other_file():
+def test_the_compression_of_a_file_is_told():
     steps = [decode.quantisation(encode(Image.fromarray(RAMP), "JPEG", quality=q)) for q in (95, 75, 30)]
     assert 1 <= steps[0] < steps[1] < steps[2]
     film = bytearray(dicom(DEEP))
     film[:2] = b"\xff\xd8"  # a preamble may hold anything
     assert images.read_image(bytes(film)).shape == DEEP.shape
-    assert np.isnan([decode.quantisation(data) for data in (bytes(film), encode(Image.fromarray(RAMP)))]).all()
+    assert np.isnan(decode.quantisation(bytes(film)))
+    assert decode.quantisation(encode(Image.fromarray(RAMP))) == 0  # PNG rounds nothing
 
 
 def test_a_window_cuts_and_stretches():
