@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shlex
 import signal
@@ -232,6 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # would tell of the task that was cut off
         begun = run is not None and run.record is not None
         words = ["--name", name, "--resume"] if begun else arguments if arguments is not None else sys.argv[1:]
         go_on = shlex.join(["python", "-m", "helpers.run", *words])
