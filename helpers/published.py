@@ -35,13 +35,11 @@ PUBLISHED: tuple[dict, ...] = tuple(dict(zip(_COLUMNS, row, strict=True)) | {"n"
 def compare_published(summary: dict, name: str, how: str) -> pd.DataFrame:
     """This run, called `name` and obtained as `how` says, on top of PUBLISHED.
 
-    Columns who, accuracy, sensitivity, specificity (percent), AUC (fraction), n, how (with the source); the numbers as
-    text, this run's with their 95% interval in brackets.
+    Columns who, accuracy, sensitivity, specificity (percent), AUC (fraction), n, how; the numbers as text, this run's
+    with their 95% interval in brackets.
     """
     digits = {"accuracy": (100, 1), "sensitivity": (100, 1), "specificity": (100, 1), "auc": (1, 3)}
     own = {"who": name, "n": summary["n"], "how": how}
     own |= {key: with_interval(summary[key], *form) for key, form in digits.items()}
     others = [r | {k: "–" if r[k] is None else f"{r[k]:.{d}f}" for k, (_, d) in digits.items()} for r in PUBLISHED]
-    for row in others:
-        row["how"] += f" ({row['source']})" if row["source"] else ""
     return pd.DataFrame([own, *others], columns=["who", *digits, "n", "how"]).rename(columns=in_words)
