@@ -81,8 +81,9 @@ def known(card: dict, threshold: float) -> str:
     found, spared = (f"{100 * v:.0f} of 100" if v is not None else "an unknown share of" for v in (found, spared))
     words = f"found {found} pneumonias (sensitivity) and raised no alarm for {spared} healthy images (specificity)"
     text = f"{start} {words}, on {tested['n']} test images."
-    if own and (sure := card.get("certain") or {}).get("n"):
-        text += f" Of the {sure} outside its band of doubt, {card['certain']['right']} answers were right."
+    sure = card.get("certain") or {"n": 0}
+    if own and sure["n"]:
+        text += f" Of the {sure['n']} outside its band of doubt, {sure['right']} answers were right."
     if not own:
         text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."
     return text
