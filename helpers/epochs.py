@@ -38,18 +38,18 @@ def fit(
     """Train a compiled model for at most `epochs`, stopping after `patience` epochs without a lower validation loss.
 
     `epoch_batches(epoch)` gives the batches of an epoch, counted from 1; `validate(model)` its figures, `val_loss`
-    among them. After every epoch the model with its optimizer goes to `folder`, so a second call with the same `key`
-    (a fingerprint of all that the result depends on) goes on after the last finished epoch, and returns at once when
-    all are done. What Dropout draws depends on `seed` and the epoch alone. Epoch 0 is the model as it came: where no
-    epoch is better, it is what is returned. Where the optimizer averages the weights, an epoch's model is the average
-    at its end, while training goes on from its last step.
+    among them. After every epoch the model with its optimizer goes to `folder`, so a second call with the same `key` (a
+    fingerprint of all else that the result depends on) goes on after the last finished epoch, and returns at once when
+    all are done; asked for fewer than were trained, it starts anew. What Dropout draws depends on `seed` and the epoch
+    alone. Epoch 0 is the model as it came: where no epoch is better, it is what is returned. Where the optimizer
+    averages the weights, an epoch's model is the average at its end, while training goes on from its last step.
 
     Returns the model with the best weights, and the history: epoch, loss, what `validate` gives, seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state_file = folder / "state.json"
     state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.exists() else {}
-    if state.get("key") != key:
+    if state.get("key") != key or state["history"][-1]["epoch"] > epochs:
         state = {"key": key, "history": []}
         _save_epoch(classifier, folder, state, {"epoch": 0, "loss": None} | validate(classifier) | {"seconds": 0.0})
     elif not _finished(state, epochs, patience):
@@ -68,7 +68,9 @@ def fit(
         _save_epoch(classifier, folder, state, figures, last.weights if _averages(classifier) else None)
         print("  ".join(f"{name} {value:.4g}" for name, value in state["history"][-1].items()), flush=True)
     best = keras.saving.load_model(folder / _file(_best(state)), compile=False)
-    return best, pd.DataFrame(state["history"])
+    history = pd.DataFrame(state["history"])
+    figures = sorted(set(history) - {"epoch", "loss", "seconds"})  # the file of the state sorts them, too
+    return best, history[["epoch", "loss", *figures, "seconds"]]
 
 
 def _seed_draws(classifier: keras.Model, seed: Sequence[int]) -> None:

@@ -78,18 +78,21 @@ def compile_model(
 
 
 def fine_tuning_rate(settings: Settings, images: int) -> float | LearningRateSchedule:
-    """The setting `fine_tuning_rate`, or a course over all epochs of `images` images, by the setting rate_schedule.
+    """The setting `fine_tuning_rate`, or its course over epochs of `images` images, by the setting rate_schedule.
 
-    "warm-up" rises from 0 in the first twentieth of the steps and stays; "cosine" rises so too and then falls to 0
-    (Loshchilov and Hutter 2017, SGDR).
+    "warm-up" rises from 0 in the first three tenths of an epoch and stays, however many follow; "cosine" rises in the
+    first twentieth of all steps and then falls to 0 (Loshchilov and Hutter 2017, SGDR).
     """
+    rate, epoch_steps = settings.fine_tuning_rate, -(-images // settings.batch_size)
     if settings.rate_schedule == "constant":
-        return settings.fine_tuning_rate
-    steps = settings.fine_tuning_epochs * -(-images // settings.batch_size)
-    warm_up = max(1, steps // 20)
-    lowest = 1.0 if settings.rate_schedule == "warm-up" else 0.0  # as a share of the highest
+        return rate
+    if settings.rate_schedule == "warm-up":
+        steps, warm_up, lowest = epoch_steps, max(1, 3 * epoch_steps // 10), 1.0  # of the highest: it never falls
+    else:
+        steps, lowest = settings.fine_tuning_epochs * epoch_steps, 0.0
+        warm_up = max(1, steps // 20)
     return keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warm_up), lowest, warmup_target=settings.fine_tuning_rate, warmup_steps=warm_up
+        0.0, max(1, steps - warm_up), lowest, warmup_target=rate, warmup_steps=warm_up
     )
 
 
@@ -281,12 +284,17 @@ def _pretraining_key(settings: Settings) -> str:
 def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Settings) -> str:
     """Fingerprint of what "cut", "head" or "fine_tuning" depends on.
 
-    Settings, the pixels, which image is in which split, and the files of weights and of a teacher, by content.
+    Settings, the pixels, which image is in which split, and the files of weights and of a teacher, by content. How
+    many epochs a stage itself may take is none of it, unless its rate depends on that: `fit` goes on for more.
     """
     last = "03" if stage == "head" else "04"
     names = [name for name, field in config.FIELDS.items() if field.metadata["notebook"] <= last]
     if stage == "cut":
         names = _CUT
+    elif stage == "head":
+        names.remove("head_epochs")
+    elif settings.rate_schedule != "cosine":
+        names.remove("fine_tuning_epochs")
     by_content = {"data", "teacher"} | ({"weights"} if settings.weights not in config.WEIGHTS else set())
     chosen = config.not_neutral(settings, [name for name in names if name not in by_content])
     contents = [hashlib.sha256(np.ascontiguousarray(images)).hexdigest()]

@@ -105,6 +105,11 @@ def test_fewer_epochs_and_then_more_are_the_same_as_all_at_once(tmp_path, undist
     assert_as_undisturbed(result, undisturbed)
 
 
+def test_fewer_epochs_than_were_trained_are_trained_anew(tmp_path):
+    fit(tmp_path / "more", EPOCHS)
+    assert_as_undisturbed(fit(tmp_path / "more", 1), fit(tmp_path / "one", 1))
+
+
 def test_averaged_weights_are_judged_and_kept_while_training_goes_on_from_the_last_step(tmp_path):
     def fit_average(folder, epochs):
         return fit(folder, epochs, average=0.5)

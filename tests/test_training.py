@@ -192,6 +192,23 @@ def test_both_ways_to_train_move_what_may_move_and_learn(tmp_path, cache, splits
         assert stored.exists() == (bool(views) and stage == "head")  # dropped when nothing needs them any more
 
 
+@pytest.mark.parametrize("views", [0, 2])
+def test_more_epochs_go_on_with_a_finished_training(tmp_path, cache, splits, views):
+    chosen = {"cached_views": views, "rate_schedule": "warm-up", "weight_average": 0.5}
+
+    def fine_tune(run, epochs):
+        return training.train_stage(
+            images_network(), "fine_tuning", cache, splits, settings(**chosen, fine_tuning_epochs=epochs), run
+        )
+
+    _, first = fine_tune(tmp_path / "more", 1)
+    trained, history = fine_tune(tmp_path / "more", 3)
+    whole, expected = fine_tune(tmp_path / "whole", 3)
+    pd.testing.assert_frame_equal(history.head(2), first)  # seconds, too: not trained again
+    pd.testing.assert_frame_equal(history.drop(columns="seconds"), expected.drop(columns="seconds"))
+    assert same_weights(trained, whole)
+
+
 @pytest.mark.usefixtures("graphs")
 def test_with_all_layers_unfrozen_only_batch_normalisation_stays(tmp_path, cache, splits):
     chosen = settings(cached_views=1, unfrozen_layers=-1, weight_decay=0.01, rate_schedule="cosine")
@@ -216,10 +233,16 @@ def test_the_cosine_schedule_rises_falls_and_ends_at_zero_with_the_last_step():
     assert (np.diff(course[course.argmax() :]) < 1e-6).all()
     assert course[50] == pytest.approx(0, abs=1e-6)
     assert course[45] > 0.001
-    risen = training.fine_tuning_rate(settings(**(vars(chosen) | {"rate_schedule": "warm-up"})), 33)
-    assert [float(risen(step)) for step in range(51)][:2] == list(course[:2])
-    assert [float(risen(step)) for step in range(3, 51)] == [0.5] * 48
     assert training.fine_tuning_rate(settings(fine_tuning_rate=0.25), 33) == 0.25
+
+
+@pytest.mark.parametrize("epochs", [1, 6])
+def test_the_warm_up_schedule_rises_in_the_first_epoch_and_stays_however_many_follow(epochs):
+    chosen = settings(fine_tuning_epochs=epochs, batch_size=8, fine_tuning_rate=0.5, rate_schedule="warm-up")
+    rate = training.fine_tuning_rate(chosen, 80)  # 10 steps an epoch
+    course = [float(rate(step)) for step in range(100)]
+    assert course[:3] == pytest.approx([0, 0.5 / 3, 1 / 3])
+    assert course[3:] == [0.5] * 97
 
 
 def test_weight_decay_asks_for_adamw():
@@ -271,7 +294,10 @@ def test_a_stage_depends_on_its_own_settings_the_split_and_the_content_of_what_i
         return [a != b for a, b in zip(before, keys(**changed), strict=True)]
 
     assert changes(seed=9) == [True, True, True]
-    assert changes(head_epochs=9) == [False, True, True]
+    assert changes(head_epochs=9) == [False, False, True]  # more epochs of the head go on; then all after it is new
+    assert changes(fine_tuning_epochs=9) == [False, False, False]
+    falling = keys(rate_schedule="cosine")[2]
+    assert falling != keys(rate_schedule="cosine", fine_tuning_epochs=9)[2]  # its rate depends on their number
     assert changes(fine_tuning_rate=0.5) == [False, False, True]
     assert changes(unfrozen_layers=4) == [True, False, True]
     for name in config.AUGMENTATIONS:  # frames are not for cached views
