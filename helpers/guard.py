@@ -2,7 +2,8 @@
 
 Radiographs of the chest resemble each other closely. Small, standardised copies of the training images span a space of
 few dimensions (principal components, as in Turk and Pentland 1991, Eigenfaces); a photograph, a page, a hand or an
-empty image lies off it, or on it at an impossible place. It looks at the picture alone, not at the model.
+empty image lies off it, or on it at an impossible place. A film that is upside down lies nearer to it when turned. The
+guard looks at the picture alone, not at the model.
 """
 
 from __future__ import annotations
@@ -35,12 +36,26 @@ class Guard(NamedTuple):
 
     def scores(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """How unlike the training images each of `pixels`, n of uint8 (height, width), is: float64 (n,), 0 and up."""
-        distance = _distances(_thumbnails(pixels), self.mean, self.components, self.variance) - self.centre
-        return np.einsum("ni,ij,nj->n", distance, self.precision, distance)
+        return self._scores(self._distances(pixels))
 
     def strangers(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """bool (n,): which of `pixels`, n of uint8 (height, width), do not look like the training images."""
-        return self.scores(pixels).astype(np.float32) > self.limit
+        return self._beyond(self._distances(pixels)) | self.upside_down(pixels)
+
+    def upside_down(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """bool (n,): which of `pixels` look like the training images once top and bottom are swapped, and more so."""
+        here, turned = self._distances(pixels), self._distances([one[::-1] for one in pixels])
+        return (turned[:, 0] < here[:, 0]) & ~self._beyond(turned)
+
+    def _distances(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        return _distances(_thumbnails(pixels), self.mean, self.components, self.variance)
+
+    def _scores(self, distances: np.ndarray) -> np.ndarray:
+        unusual = distances - self.centre
+        return np.einsum("ni,ij,nj->n", unusual, self.precision, unusual)
+
+    def _beyond(self, distances: np.ndarray) -> np.ndarray:
+        return self._scores(distances).astype(np.float32) > self.limit
 
 
 def _thumbnails(pixels: Sequence[np.ndarray]) -> np.ndarray:

@@ -76,13 +76,15 @@ class Predictor:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
             uncertain, found = self.uncertain(probability), [*notes, *doubts(image)]
             if odd:
-                found.insert(
-                    0,
-                    f"does not look like what the model was made for ({made_for(self.card)}): do not trust the number",
-                )
+                found.insert(0, self._objection(seen))
             if uncertain:
                 found.append(UNCERTAIN)
             yield Prediction(float(probability), label, self.threshold, bool(odd), uncertain, tuple(found), seen)
+
+    def _objection(self, stranger: np.ndarray) -> str:
+        if self.guard.upside_down([stranger])[0]:
+            return "seems to be upside down: do not trust the number, turn the image and try again"
+        return f"does not look like what the model was made for ({made_for(self.card)}): do not trust the number"
 
     def uncertain(self, probability: float) -> bool:
         """Whether `probability` lies in the band that model.json names, from low to high."""

@@ -39,6 +39,21 @@ def test_a_turned_or_negative_film_is_a_stranger(door, films):
     assert door.strangers(255 - films[140:]).mean() > 0.8
 
 
+@pytest.mark.parametrize("learnt_from", [6, 110])
+def test_a_film_that_is_upside_down_is_told_from_one_that_is_not(films, learnt_from):
+    door = guard.fit(films[:learnt_from], films[110:140])
+    for upright in (films[:110], films[140:], films[:, :, ::-1]):
+        assert not door.upside_down(upright).any()
+        known = upright[~door.strangers(upright)]
+        assert door.upside_down(known[:, ::-1]).all()
+        assert door.strangers(upright[:, ::-1]).mean() > 0.95
+
+
+def test_what_is_no_film_is_not_upside_down_either(door):
+    for make in strangers.KINDS.values():
+        assert door.upside_down(make(60, np.random.default_rng(1))).mean() < 0.05
+
+
 def test_one_score_per_image_whatever_its_size(door, films):
     scores = door.scores(films[140:])
     assert scores.shape == (20,)
@@ -78,6 +93,18 @@ def test_a_model_folder_s_guard_warns(guarded):
     found = predict.Predictor.load(guarded).predict(buffer.getvalue())
     assert found.stranger
     assert found.warnings[0].startswith("does not look like what the model was made for (phantoms drawn by code)")
+
+
+def test_an_upside_down_film_is_to_be_turned(guarded, films):
+    def predicted(film):
+        buffer = io.BytesIO()
+        Image.fromarray(film).save(buffer, "PNG")
+        return predict.Predictor.load(guarded).predict(buffer.getvalue())
+
+    upright, turned = predicted(films[0]), predicted(films[0][::-1, ::-1])
+    assert (upright.stranger, turned.stranger) == (False, True)
+    assert turned.warnings[0] == "seems to be upside down: do not trust the number, turn the image and try again"
+    assert not any("look" in warning for warning in turned.warnings)
 
 
 def test_without_a_guard_there_is_no_such_warning(planted_folder):

@@ -26,13 +26,17 @@ def main() -> None:
     guard, root = guards.load(Path(given.model)), Path(given.data)
     paths = sorted(path for path, split, _ in dataset.image_files(root) if split == "test")
     films = np.stack([images.resize(images.read_image(root / path), size) for path in paths])
-    sets = {"test images": films, "upside down": films[:, ::-1], "a quarter turn": np.rot90(films, axes=(1, 2))}
-    sets |= {"negatives": 255 - films}
+    sets = {"test images": films, "top and bottom swapped": films[:, ::-1], "left and right, too": films[:, ::-1, ::-1]}
+    sets |= {"a quarter turn": np.rot90(films, axes=(1, 2)), "negatives": 255 - films}
     rng = np.random.default_rng(0)
     for name, make in strangers.KINDS.items():
         sets[name] = np.stack([images.resize(one, size) for one in make(120, rng)])
-    rows = {name: (len(pixels), guard.strangers(pixels).mean()) for name, pixels in sets.items()}
-    print(pd.DataFrame(rows, index=["images", "stopped"]).T.astype({"images": int}).round(3).to_string())
+    columns = ("images", "stopped", "as upside down")
+    rows = {
+        name: (len(pixels), guard.strangers(pixels).mean(), guard.upside_down(pixels).mean())
+        for name, pixels in sets.items()
+    }
+    print(pd.DataFrame(rows, index=columns).T.astype({"images": int}).round(3).to_string())
 
 
 if __name__ == "__main__":
