@@ -13,7 +13,7 @@ from helpers import evaluation, published
 from helpers.config import InputError
 from helpers.evaluation import calibrate, choose_threshold, fit_calibration, outcomes, summarise
 from helpers.intervals import bootstrap, mean_interval
-from helpers.metrics import METRICS, measure, reliability, weighted
+from helpers.metrics import METRICS, measure, predictive_values, reliability, weighted
 
 LABELS = np.array([0, 0, 1, 0, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
@@ -509,3 +509,21 @@ def test_operating_points_are_the_metrics_at_each_threshold():
     assert (points["sensitivity"][31], points["specificity"][31]) == (0.5, 0.5)
     assert (points["sensitivity"][100], points["specificity"][0]) == (0, 0)
     assert evaluation.operating_points([1, 1], [0.2, 0.4])["specificity"] == [None] * 101
+
+
+def test_predictive_values_at_the_measured_prevalence_are_those_measured_and_elsewhere_bayes():
+    labels, scores = draw(decimals=1)
+    measured = measure(labels, scores, 0.5)
+    rates = measured["sensitivity"], measured["specificity"]
+    table = predictive_values(*rates, (0.01, labels.mean()))
+    assert table.index[0] == "1%"
+    here, rare = table.iloc[1], table.iloc[0]
+    assert (here["precision"], here["NPV"]) == pytest.approx((measured["precision"], measured["npv"]))
+    assert here["alarms per 1,000"] == pytest.approx(1000 * (scores >= 0.5).mean(), abs=0.06)
+    # 1,000 images, 10 of them sick
+    alarms = 10 * rates[0] + 990 * (1 - rates[1])
+    assert rare["precision"] == pytest.approx(10 * rates[0] / alarms)
+    assert rare[["alarms per 1,000", "false alarms per 1,000", "missed per 1,000"]].tolist() == pytest.approx(
+        [alarms, 990 * (1 - rates[1]), 10 * (1 - rates[0])], abs=0.06
+    )
+    assert predictive_values(0, 1, (0.5,))["precision"].isna().all()  # no alarm: none can be right
