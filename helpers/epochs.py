@@ -50,6 +50,7 @@ def fit(
     state_file = folder / "state.json"
     state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.exists() else {}
     if state.get("key") != key or state["history"][-1]["epoch"] > epochs:
+        state_file.unlink(missing_ok=True)  # it must not outlive its epochs
         state = {"key": key, "history": []}
         _save_epoch(classifier, folder, state, {"epoch": 0, "loss": None} | validate(classifier) | {"seconds": 0.0})
     elif not _finished(state, epochs, patience):

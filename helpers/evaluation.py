@@ -7,6 +7,8 @@ of unequal length, NaN, out of range) raises config.InputError.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -15,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from helpers.config import LABELS, InputError, parse_policy
 from helpers.intervals import bootstrap
-from helpers.metrics import METRICS, checked, measure
+from helpers.metrics import METRICS, checked, measure, number, predictive_values
 
 NEGATIVE, POSITIVE = LABELS
 _NAMES = {"auc": "AUC", "npv": "NPV", "f1": "F1", "ece": "ECE", "brier": "Brier score"}
@@ -196,3 +198,29 @@ def table(summary: dict) -> pd.DataFrame:
     parts = summary.get("by_subtype", {}).items()
     rows += [(f"sensitivity, {name}", *_text(part["sensitivity"]), part["n"]) for name, part in parts]
     return pd.DataFrame(rows, columns=["metric", "value", "95% interval", "n"])
+
+
+def where_rarer(summary: dict, prevalences: Sequence[float] = (0.01, 0.05, 0.2)) -> pd.DataFrame:
+    """Precision and NPV, with false alarms and misses per 1,000 images, where pneumonia is rarer than in `summary`.
+
+    A row of text for each of `prevalences` below that of `summarise`'s result, and a last one, "here"; none where a
+    class is missing. Sensitivity and specificity are taken to stay as they are. An interval goes from both at their
+    lower to both at their upper ends, and so is rather too wide.
+    """
+    found, spared = summary["sensitivity"], summary["specificity"]
+    if found["value"] is None or spared["value"] is None:
+        return pd.DataFrame()
+    rows = {}
+    for share in (*(p for p in prevalences if p < summary["prevalence"]), summary["prevalence"]):
+        ends = {}
+        for end in ("value", "low", "high"):
+            known = found[end] is not None and spared[end] is not None
+            ends[end] = [number(v) for v in predictive_values(found[end], spared[end], share)] if known else [None] * 2
+        precision, npv = (dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True))
+        rows[f"{share:.3g}" if share != summary["prevalence"] else f"here: {share:.3f}"] = {
+            "precision": with_interval(precision),
+            "NPV": with_interval(npv, digits=4),
+            "false alarms per 1,000": f"{1000 * (1 - share) * (1 - spared['value']):.1f}",
+            "missed per 1,000": f"{1000 * share * (1 - found['value']):.1f}",
+        }
+    return pd.DataFrame(rows).T.rename_axis("share with pneumonia")

@@ -36,26 +36,27 @@ class Guard(NamedTuple):
 
     def scores(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """How unlike the training images each of `pixels`, n of uint8 (height, width), is: float64 (n,), 0 and up."""
-        return self._scores(self._distances(pixels))
+        unusual = self._distances(pixels) - self.centre
+        return np.einsum("ni,ij,nj->n", unusual, self.precision, unusual)
 
     def strangers(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """bool (n,): which of `pixels`, n of uint8 (height, width), do not look like the training images."""
-        return self._beyond(self._distances(pixels)) | self.upside_down(pixels)
+        """bool (n,): which of `pixels`, n of uint8 (height, width), do not look like the training images.
+
+        Either their score is above the limit, or they are `upside_down`.
+        """
+        return self._above(pixels) | self.upside_down(pixels)
 
     def upside_down(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """bool (n,): which of `pixels` look like the training images once top and bottom are swapped, and more so."""
-        here, turned = self._distances(pixels), self._distances([one[::-1] for one in pixels])
-        return (turned[:, 0] < here[:, 0]) & ~self._beyond(turned)
+        """bool (n,): which of `pixels` lie nearer to the training images with top and bottom swapped, and pass then."""
+        swapped = [one[::-1] for one in pixels]
+        nearer = self._distances(swapped)[:, 0] < self._distances(pixels)[:, 0]
+        return nearer & ~self._above(swapped)
 
     def _distances(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         return _distances(_thumbnails(pixels), self.mean, self.components, self.variance)
 
-    def _scores(self, distances: np.ndarray) -> np.ndarray:
-        unusual = distances - self.centre
-        return np.einsum("ni,ij,nj->n", unusual, self.precision, unusual)
-
-    def _beyond(self, distances: np.ndarray) -> np.ndarray:
-        return self._scores(distances).astype(np.float32) > self.limit
+    def _above(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        return self.scores(pixels).astype(np.float32) > self.limit
 
 
 def _thumbnails(pixels: Sequence[np.ndarray]) -> np.ndarray:

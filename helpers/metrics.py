@@ -7,8 +7,6 @@ of unequal length, NaN, out of range) raises config.InputError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -113,15 +111,12 @@ def measure(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> di
     return {name: number(values[name][0]) for name in METRICS}
 
 
-def predictive_values(sensitivity: float, specificity: float, prevalences: Sequence[float]) -> pd.DataFrame:
-    """Precision and NPV where pneumonia is as common as each of `prevalences`, by Bayes' theorem; all in [0, 1].
+def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
+    """Precision and NPV where pneumonia is as common as `prevalence`, by Bayes' theorem; all in [0, 1].
 
-    A row per prevalence, written as a percentage: precision, NPV (NaN where there are no alarms, or nothing else), and
-    alarms, false alarms and missed pneumonias per 1,000 images.
+    Precision is NaN where there are no alarms, NPV where there are no all-clears.
     """
-    share = pd.Series(prevalences, index=pd.Index([f"{p:.0%}" for p in prevalences], name="with pneumonia"))
-    found, missed = share * sensitivity, share * (1 - sensitivity)
-    false, spared = (1 - share) * (1 - specificity), (1 - share) * specificity
-    per_1000 = {"alarms": found + false, "false alarms": false, "missed": missed}
-    values = {"precision": found / (found + false), "NPV": spared / (spared + missed)}
-    return pd.DataFrame(values | {f"{name} per 1,000": (1000 * part).round(1) for name, part in per_1000.items()})
+    found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
+    false, spared = (1 - prevalence) * (1 - specificity), (1 - prevalence) * specificity
+    precision = found / (found + false) if found + false else np.nan
+    return precision, spared / (spared + missed) if spared + missed else np.nan

@@ -22,6 +22,8 @@ from helpers import config, evaluation, explain, guard, images, model
 from helpers.config import InputError
 
 UNCERTAIN = "uncertain: needs a reader"
+UPSIDE_DOWN = "seems to be upside down: do not trust the number, turn the image and try again"
+STRANGE = "does not look like what the model was made for ({}): do not trust the number"
 COLUMNS = ("path", "probability", "label", "threshold", "warnings", "error")
 
 
@@ -32,7 +34,7 @@ class Prediction:
     probability: float  # calibrated P(pneumonia), 0-1
     label: str  # "PNEUMONIA" where probability >= threshold, else "NORMAL"
     threshold: float
-    stranger: bool  # does not look like the images the model was made for
+    stranger: bool  # does not look like the images the model was made for, or is upside down
     uncertain: bool  # within the model's band around the threshold, where a reader has to decide
     warnings: tuple[str, ...]  # why the number may not mean much
     pixels: np.ndarray  # uint8 (size, size): what the model saw
@@ -70,21 +72,18 @@ class Predictor:
         """Predict what `images.read` returned, as one batch."""
         decoded = list(decoded)
         pixels = np.stack([images.resize(image, self.size) for image, _ in decoded])
-        strange = self.guard.strangers(pixels) if self.guard else np.zeros(len(pixels), bool)
-        parts = zip(decoded, pixels, strange, self.probabilities(pixels), strict=True)
-        for (image, notes), seen, odd, probability in parts:
+        strange, inverted = np.zeros((2, len(pixels)), bool)
+        if self.guard:
+            strange, inverted = self.guard.strangers(pixels), self.guard.upside_down(pixels)
+        parts = zip(decoded, pixels, strange, inverted, self.probabilities(pixels), strict=True)
+        for (image, notes), seen, odd, turned, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
             uncertain, found = self.uncertain(probability), [*notes, *doubts(image)]
             if odd:
-                found.insert(0, self._objection(seen))
+                found.insert(0, UPSIDE_DOWN if turned else STRANGE.format(made_for(self.card)))
             if uncertain:
                 found.append(UNCERTAIN)
             yield Prediction(float(probability), label, self.threshold, bool(odd), uncertain, tuple(found), seen)
-
-    def _objection(self, stranger: np.ndarray) -> str:
-        if self.guard.upside_down([stranger])[0]:
-            return "seems to be upside down: do not trust the number, turn the image and try again"
-        return f"does not look like what the model was made for ({made_for(self.card)}): do not trust the number"
 
     def uncertain(self, probability: float) -> bool:
         """Whether `probability` lies in the band that model.json names, from low to high."""

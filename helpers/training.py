@@ -23,6 +23,8 @@ from helpers import activations, batches, config, model, phantom
 from helpers.config import InputError, Settings
 from helpers.epochs import Validate, fit
 
+WARM_UP = 0.3  # share of an epoch in which the schedule of that name rises
+
 
 def set_up(settings: Settings) -> None:
     """Seed Python, NumPy and TensorFlow; with the setting `deterministic`, operations repeat to the last bit.
@@ -80,14 +82,14 @@ def compile_model(
 def fine_tuning_rate(settings: Settings, images: int) -> float | LearningRateSchedule:
     """The setting `fine_tuning_rate`, or its course over epochs of `images` images, by the setting rate_schedule.
 
-    "warm-up" rises from 0 in the first three tenths of an epoch and stays, however many follow; "cosine" rises in the
+    "warm-up" rises from 0 over WARM_UP of the first epoch and stays, however many follow; "cosine" rises in the
     first twentieth of all steps and then falls to 0 (Loshchilov and Hutter 2017, SGDR).
     """
     rate, epoch_steps = settings.fine_tuning_rate, -(-images // settings.batch_size)
     if settings.rate_schedule == "constant":
         return rate
     if settings.rate_schedule == "warm-up":
-        steps, warm_up, lowest = epoch_steps, max(1, 3 * epoch_steps // 10), 1.0  # of the highest: it never falls
+        steps, warm_up, lowest = epoch_steps, max(1, int(WARM_UP * epoch_steps)), 1.0  # of the highest: it never falls
     else:
         steps, lowest = settings.fine_tuning_epochs * epoch_steps, 0.0
         warm_up = max(1, steps // 20)
@@ -297,6 +299,8 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
         names.remove("fine_tuning_epochs")
     by_content = {"data", "teacher"} | ({"weights"} if settings.weights not in config.WEIGHTS else set())
     chosen = config.not_neutral(settings, [name for name in names if name not in by_content])
+    if stage == "fine_tuning" and settings.rate_schedule == "warm-up":
+        chosen["warm-up"] = WARM_UP
     contents = [hashlib.sha256(np.ascontiguousarray(images)).hexdigest()]
     if settings.weights == "phantoms":
         contents.append(_pretraining_key(settings))

@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 
 from helpers import evaluation, published
 from helpers.config import InputError
-from helpers.evaluation import calibrate, choose_threshold, fit_calibration, outcomes, summarise
+from helpers.evaluation import calibrate, choose_threshold, fit_calibration, outcomes, summarise, where_rarer
 from helpers.intervals import bootstrap, mean_interval
 from helpers.metrics import METRICS, measure, predictive_values, reliability, weighted
 
@@ -515,15 +515,34 @@ def test_predictive_values_at_the_measured_prevalence_are_those_measured_and_els
     labels, scores = draw(decimals=1)
     measured = measure(labels, scores, 0.5)
     rates = measured["sensitivity"], measured["specificity"]
-    table = predictive_values(*rates, (0.01, labels.mean()))
-    assert table.index[0] == "1%"
-    here, rare = table.iloc[1], table.iloc[0]
-    assert (here["precision"], here["NPV"]) == pytest.approx((measured["precision"], measured["npv"]))
-    assert here["alarms per 1,000"] == pytest.approx(1000 * (scores >= 0.5).mean(), abs=0.06)
-    # 1,000 images, 10 of them sick
-    alarms = 10 * rates[0] + 990 * (1 - rates[1])
-    assert rare["precision"] == pytest.approx(10 * rates[0] / alarms)
-    assert rare[["alarms per 1,000", "false alarms per 1,000", "missed per 1,000"]].tolist() == pytest.approx(
-        [alarms, 990 * (1 - rates[1]), 10 * (1 - rates[0])], abs=0.06
+    assert predictive_values(*rates, labels.mean()) == pytest.approx((measured["precision"], measured["npv"]))
+    found, false, spared = 10 * rates[0], 990 * (1 - rates[1]), 990 * rates[1]  # of 1,000 images, 10 of them sick
+    expected = found / (found + false), spared / (spared + 10 - found)
+    assert predictive_values(*rates, 0.01) == pytest.approx(expected)
+    assert np.isnan(predictive_values(0, 1, 0.5)).tolist() == [True, False]  # no alarm: none can be right
+    assert np.isnan(predictive_values(1, 0, 0.5)).tolist() == [False, True]
+
+
+def test_where_pneumonia_is_rarer_precision_falls_and_the_last_row_is_what_was_measured():
+    summary = summarise(frame(), 0.5, "0.5", 50, 0)
+    table = where_rarer(summary, (0.01, 0.2, 0.99))  # the last is not rarer
+    assert table.index.tolist() == ["0.01", "0.2", f"here: {summary['prevalence']:.3f}"]
+    values = [float(text.split()[0]) for text in table["precision"]]
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(summary["precision"]["value"], abs=1e-3)
+    confusion = summary["confusion"]
+    here = table.iloc[-1]
+    assert float(here["false alarms per 1,000"]) == pytest.approx(1000 * confusion["fp"] / summary["n"], abs=0.06)
+    assert float(here["missed per 1,000"]) == pytest.approx(1000 * confusion["fn"] / summary["n"], abs=0.06)
+    low, high = (
+        predictive_values(summary["sensitivity"][end], summary["specificity"][end], 0.01)[0] for end in ("low", "high")
     )
-    assert predictive_values(0, 1, (0.5,))["precision"].isna().all()  # no alarm: none can be right
+    assert table["precision"].iloc[0].endswith(f"({low:.3f} to {high:.3f})")
+
+
+def test_with_one_class_nothing_is_carried_over_and_without_intervals_none_are_shown():
+    healthy = frame().query("label == 'NORMAL'")
+    assert where_rarer(summarise(healthy, 0.5, "0.5", 20, 0)).empty
+    one = {"value": 0.9, "low": None, "high": None}
+    table = where_rarer({"sensitivity": one, "specificity": one, "prevalence": 0.5}, (0.1,))
+    assert table["precision"].tolist() == ["0.500", "0.900"]

@@ -49,9 +49,11 @@ def test_a_film_that_is_upside_down_is_told_from_one_that_is_not(films, learnt_f
         assert door.strangers(upright[:, ::-1]).mean() > 0.95
 
 
-def test_what_is_no_film_is_not_upside_down_either(door):
+def test_what_is_no_film_or_turned_otherwise_is_not_called_upside_down(door, films):
     for make in strangers.KINDS.values():
         assert door.upside_down(make(60, np.random.default_rng(1))).mean() < 0.05
+    for changed in (np.rot90(films[140:], axes=(1, 2)), 255 - films[140:]):
+        assert door.upside_down(changed).mean() < 0.05
 
 
 def test_one_score_per_image_whatever_its_size(door, films):

@@ -204,6 +204,7 @@ def test_more_epochs_go_on_with_a_finished_training(tmp_path, cache, splits, vie
     _, first = fine_tune(tmp_path / "more", 1)
     trained, history = fine_tune(tmp_path / "more", 3)
     whole, expected = fine_tune(tmp_path / "whole", 3)
+    assert history["epoch"].tolist() == [0, 1, 2, 3]
     pd.testing.assert_frame_equal(history.head(2), first)  # seconds, too: not trained again
     pd.testing.assert_frame_equal(history.drop(columns="seconds"), expected.drop(columns="seconds"))
     assert same_weights(trained, whole)

@@ -31,7 +31,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     for name, make in strangers.KINDS.items():
         sets[name] = np.stack([images.resize(one, size) for one in make(120, rng)])
-    columns = ("images", "stopped", "as upside down")
+    columns = ("images", "stopped", "called upside down")
     rows = {
         name: (len(pixels), guard.strangers(pixels).mean(), guard.upside_down(pixels).mean())
         for name, pixels in sets.items()
