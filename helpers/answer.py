@@ -116,6 +116,8 @@ def describe(answer: Answer, card: dict, threshold: float) -> str:
         )
     p, band = answer.prediction.probability, card.get("uncertain")
     colour, verdict = _VERDICTS[decision(answer.prediction, card, threshold)]
+    if predict.UPSIDE_DOWN in answer.prediction.warnings:
+        verdict = "Upside down, as it seems"
     shade = doubt = ""
     if band and threshold == card["threshold"]:
         shade = (

@@ -314,6 +314,17 @@ def test_a_stranger_gets_no_decision_at_any_threshold(page, monkeypatch):
         assert csv_rows(page)[0]["decision"] == "not for this model"
 
 
+def test_an_upside_down_film_is_said_to_be_so(page, monkeypatch):
+    predicted, turned = page.predictor.predict_decoded, {"stranger": True, "warnings": (predict.UPSIDE_DOWN,)}
+    monkeypatch.setattr(
+        page.predictor, "predict_decoded", lambda d: (dataclasses.replace(p, **turned) for p in predicted(d))
+    )
+    said = upload(page, "turned.png", png(SICK))
+    assert "Upside down, as it seems" in said
+    assert "turn the image and try again" in said
+    assert "Not like the images" not in said
+
+
 def test_within_the_band_the_page_is_uncertain_at_the_model_s_own_threshold_only(planted, planted_folder):
     stored = model.read_card(planted_folder)
     probability = predict.Predictor.load(planted_folder).predict(png(SICK)).probability
