@@ -218,9 +218,9 @@ def where_rarer(summary: dict, prevalences: Sequence[float] = (0.01, 0.05, 0.2))
             ends[end] = [number(v) for v in predictive_values(found[end], spared[end], share)] if known else [None] * 2
         precision, npv = (dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True))
         rows[f"{share:.3g}" if share != summary["prevalence"] else f"here: {share:.3f}"] = {
-            "precision": with_interval(precision),
-            "NPV": with_interval(npv, digits=4),
+            "precision": with_interval(precision).replace(" ", "\N{NO-BREAK SPACE}"),
+            "NPV": with_interval(npv, digits=4).replace(" ", "\N{NO-BREAK SPACE}"),
             "false alarms per 1,000": f"{1000 * (1 - share) * (1 - spared['value']):.1f}",
             "missed per 1,000": f"{1000 * share * (1 - found['value']):.1f}",
         }
-    return pd.DataFrame(rows).T.rename_axis("share with pneumonia")
+    return pd.DataFrame(rows).T.rename_axis("prevalence")
