@@ -220,7 +220,7 @@ def where_rarer(summary: dict, prevalences: Sequence[float] = (0.01, 0.05, 0.2))
         rows[f"{share:.3g}" if share != summary["prevalence"] else f"here: {share:.3f}"] = {
             "precision": with_interval(precision).replace(" ", "\N{NO-BREAK SPACE}"),
             "NPV": with_interval(npv, digits=4).replace(" ", "\N{NO-BREAK SPACE}"),
-            "false alarms per 1,000": f"{1000 * (1 - share) * (1 - spared['value']):.1f}",
-            "missed per 1,000": f"{1000 * share * (1 - found['value']):.1f}",
+            "false alarms": f"{1000 * (1 - share) * (1 - spared['value']):.1f}",
+            "missed": f"{1000 * share * (1 - found['value']):.1f}",
         }
     return pd.DataFrame(rows).T.rename_axis("prevalence")

@@ -532,8 +532,8 @@ def test_where_pneumonia_is_rarer_precision_falls_and_the_last_row_is_what_was_m
     assert values[-1] == pytest.approx(summary["precision"]["value"], abs=1e-3)
     confusion = summary["confusion"]
     here = table.iloc[-1]
-    assert float(here["false alarms per 1,000"]) == pytest.approx(1000 * confusion["fp"] / summary["n"], abs=0.06)
-    assert float(here["missed per 1,000"]) == pytest.approx(1000 * confusion["fn"] / summary["n"], abs=0.06)
+    assert float(here["false alarms"]) == pytest.approx(1000 * confusion["fp"] / summary["n"], abs=0.06)
+    assert float(here["missed"]) == pytest.approx(1000 * confusion["fn"] / summary["n"], abs=0.06)
     low, high = (
         predictive_values(summary["sensitivity"][end], summary["specificity"][end], 0.01)[0] for end in ("low", "high")
     )
