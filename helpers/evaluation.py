@@ -204,8 +204,8 @@ def where_rarer(summary: dict, prevalences: Sequence[float] = (0.01, 0.05, 0.2))
     """Precision and NPV, with false alarms and misses per 1,000 images, where pneumonia is rarer than in `summary`.
 
     A row of text for each of `prevalences` below that of `summarise`'s result, and a last one, "here"; none where a
-    class is missing. Sensitivity and specificity are taken to stay as they are. An interval goes from both at their
-    lower to both at their upper ends, and so is rather too wide.
+    class is missing. Sensitivity and specificity are taken to stay as they are. The prevalence counts as known; an
+    interval goes from both rates at their lower to both at their upper ends, and so is rather too wide.
     """
     found, spared = summary["sensitivity"], summary["specificity"]
     if found["value"] is None or spared["value"] is None:
