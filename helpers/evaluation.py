@@ -7,8 +7,6 @@ of unequal length, NaN, out of range) raises config.InputError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -17,9 +15,10 @@ from sklearn.linear_model import LogisticRegression
 
 from helpers.config import LABELS, InputError, parse_policy
 from helpers.intervals import bootstrap
-from helpers.metrics import METRICS, checked, measure, number, predictive_values
+from helpers.metrics import METRICS, checked, measure, predictive_values
 
 NEGATIVE, POSITIVE = LABELS
+RARER = (0.01, 0.05, 0.2)  # prevalences that precision and NPV are carried over to
 _NAMES = {"auc": "AUC", "npv": "NPV", "f1": "F1", "ece": "ECE", "brier": "Brier score"}
 
 
@@ -200,24 +199,21 @@ def table(summary: dict) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["metric", "value", "95% interval", "n"])
 
 
-def where_rarer(summary: dict, prevalences: Sequence[float] = (0.01, 0.05, 0.2)) -> pd.DataFrame:
+def where_rarer(summary: dict) -> pd.DataFrame:
     """Precision and NPV, with false alarms and misses per 1,000 images, where pneumonia is rarer than in `summary`.
 
-    A row of text for each of `prevalences` below that of `summarise`'s result, and a last one, "here"; none where a
+    A row of text for each prevalence of RARER below that of `summarise`'s result, and a last one, "here"; none where a
     class is missing. Sensitivity and specificity are taken to stay as they are. The prevalence counts as known; an
     interval goes from both rates at their lower to both at their upper ends, and so is rather too wide.
     """
-    found, spared = summary["sensitivity"], summary["specificity"]
+    found, spared, own = summary["sensitivity"], summary["specificity"], summary["prevalence"]
     if found["value"] is None or spared["value"] is None:
         return pd.DataFrame()
     rows = {}
-    for share in (*(p for p in prevalences if p < summary["prevalence"]), summary["prevalence"]):
-        ends = {}
-        for end in ("value", "low", "high"):
-            known = found[end] is not None and spared[end] is not None
-            ends[end] = [number(v) for v in predictive_values(found[end], spared[end], share)] if known else [None] * 2
-        precision, npv = (dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True))
-        rows[f"{share:.3g}" if share != summary["prevalence"] else f"here: {share:.3f}"] = {
+    for name, share in ({f"{p:g}": p for p in RARER if p < own} | {f"here: {own:.3f}": own}).items():
+        ends = {end: predictive_values(found[end], spared[end], share) for end in ("value", "low", "high")}
+        precision, npv = ({end: values[i] for end, values in ends.items()} for i in (0, 1))
+        rows[name] = {
             "precision": with_interval(precision).replace(" ", "\N{NO-BREAK SPACE}"),
             "NPV": with_interval(npv, digits=4).replace(" ", "\N{NO-BREAK SPACE}"),
             "false alarms": f"{1000 * (1 - share) * (1 - spared['value']):.1f}",

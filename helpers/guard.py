@@ -36,27 +36,29 @@ class Guard(NamedTuple):
 
     def scores(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """How unlike the training images each of `pixels`, n of uint8 (height, width), is: float64 (n,), 0 and up."""
-        unusual = self._distances(pixels) - self.centre
-        return np.einsum("ni,ij,nj->n", unusual, self.precision, unusual)
+        return self._scores(self._distances(pixels))
+
+    def judge(self, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """bool (n,) twice: which of `pixels` do not look like the training images, and which are upside down.
+
+        Upside down are those that lie nearer to the training images with top and bottom swapped, and pass then. They
+        are among the former, as is what scores above the limit.
+        """
+        here, swapped = self._distances(pixels), self._distances([one[::-1] for one in pixels])
+        above, still_above = (self._scores(some).astype(np.float32) > self.limit for some in (here, swapped))
+        upside_down = (swapped[:, 0] < here[:, 0]) & ~still_above
+        return above | upside_down, upside_down
 
     def strangers(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """bool (n,): which of `pixels`, n of uint8 (height, width), do not look like the training images.
-
-        Either their score is above the limit, or they are `upside_down`.
-        """
-        return self._above(pixels) | self.upside_down(pixels)
-
-    def upside_down(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """bool (n,): which of `pixels` lie nearer to the training images with top and bottom swapped, and pass then."""
-        swapped = [one[::-1] for one in pixels]
-        nearer = self._distances(swapped)[:, 0] < self._distances(pixels)[:, 0]
-        return nearer & ~self._above(swapped)
+        """bool (n,): the first of `judge`."""
+        return self.judge(pixels)[0]
 
     def _distances(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         return _distances(_thumbnails(pixels), self.mean, self.components, self.variance)
 
-    def _above(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        return self.scores(pixels).astype(np.float32) > self.limit
+    def _scores(self, distances: np.ndarray) -> np.ndarray:
+        unusual = distances - self.centre
+        return np.einsum("ni,ij,nj->n", unusual, self.precision, unusual)
 
 
 def _thumbnails(pixels: Sequence[np.ndarray]) -> np.ndarray:

@@ -111,12 +111,16 @@ def measure(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> di
     return {name: number(values[name][0]) for name in METRICS}
 
 
-def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
+def predictive_values(
+    sensitivity: float | None, specificity: float | None, prevalence: float
+) -> tuple[float | None, float | None]:
     """Precision and NPV where pneumonia is as common as `prevalence`, by Bayes' theorem; all in [0, 1].
 
-    Precision is NaN where there are no alarms, NPV where there are no all-clears.
+    Both are None where a rate is; precision is None where there are no alarms, NPV where there are no all-clears.
     """
+    if sensitivity is None or specificity is None:
+        return None, None
     found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
     false, spared = (1 - prevalence) * (1 - specificity), (1 - prevalence) * specificity
-    precision = found / (found + false) if found + false else np.nan
-    return precision, spared / (spared + missed) if spared + missed else np.nan
+    precision = found / (found + false) if found + false else None
+    return precision, spared / (spared + missed) if spared + missed else None

@@ -72,9 +72,7 @@ class Predictor:
         """Predict what `images.read` returned, as one batch."""
         decoded = list(decoded)
         pixels = np.stack([images.resize(image, self.size) for image, _ in decoded])
-        strange, inverted = np.zeros((2, len(pixels)), bool)
-        if self.guard:
-            strange, inverted = self.guard.strangers(pixels), self.guard.upside_down(pixels)
+        strange, inverted = self.guard.judge(pixels) if self.guard else np.zeros((2, len(pixels)), bool)
         parts = zip(decoded, pixels, strange, inverted, self.probabilities(pixels), strict=True)
         for (image, notes), seen, odd, turned, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"

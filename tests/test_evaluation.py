@@ -519,14 +519,15 @@ def test_predictive_values_at_the_measured_prevalence_are_those_measured_and_els
     found, false, spared = 10 * rates[0], 990 * (1 - rates[1]), 990 * rates[1]  # of 1,000 images, 10 of them sick
     expected = found / (found + false), spared / (spared + 10 - found)
     assert predictive_values(*rates, 0.01) == pytest.approx(expected)
-    assert np.isnan(predictive_values(0, 1, 0.5)).tolist() == [True, False]  # no alarm: none can be right
-    assert np.isnan(predictive_values(1, 0, 0.5)).tolist() == [False, True]
+    assert predictive_values(0, 1, 0.5) == (None, 0.5)  # no alarm: none can be right
+    assert predictive_values(1, 0, 0.5) == (0.5, None)
+    assert predictive_values(None, 1, 0.5) == (None, None)
 
 
 def test_where_pneumonia_is_rarer_precision_falls_and_the_last_row_is_what_was_measured():
     summary = summarise(frame(), 0.5, "0.5", 50, 0)
-    table = where_rarer(summary, (0.01, 0.2, 0.99))  # the last is not rarer
-    assert table.index.tolist() == ["0.01", "0.2", f"here: {summary['prevalence']:.3f}"]
+    table = where_rarer(summary)
+    assert table.index.tolist() == ["0.01", "0.05", "0.2", f"here: {summary['prevalence']:.3f}"]
     values = [float(text.split()[0]) for text in table["precision"]]
     assert values == sorted(values)
     assert values[-1] == pytest.approx(summary["precision"]["value"], abs=1e-3)
@@ -544,5 +545,6 @@ def test_with_one_class_nothing_is_carried_over_and_without_intervals_none_are_s
     healthy = frame().query("label == 'NORMAL'")
     assert where_rarer(summarise(healthy, 0.5, "0.5", 20, 0)).empty
     one = {"value": 0.9, "low": None, "high": None}
-    table = where_rarer({"sensitivity": one, "specificity": one, "prevalence": 0.5}, (0.1,))
-    assert table["precision"].tolist() == ["0.500", "0.900"]
+    table = where_rarer({"sensitivity": one, "specificity": one, "prevalence": 0.1})
+    assert table.index.tolist() == ["0.01", "0.05", "here: 0.100"]  # 0.2 is not rarer
+    assert table["precision"].tolist() == ["0.083", "0.321", "0.500"]

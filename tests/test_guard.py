@@ -43,17 +43,17 @@ def test_a_turned_or_negative_film_is_a_stranger(door, films):
 def test_a_film_that_is_upside_down_is_told_from_one_that_is_not(films, learnt_from):
     door = guard.fit(films[:learnt_from], films[110:140])
     for upright in (films[:110], films[140:], films[:, :, ::-1]):
-        assert not door.upside_down(upright).any()
+        assert not door.judge(upright)[1].any()
         known = upright[~door.strangers(upright)]
-        assert door.upside_down(known[:, ::-1]).all()
+        assert door.judge(known[:, ::-1])[1].all()
         assert door.strangers(upright[:, ::-1]).mean() > 0.95
 
 
 def test_what_is_no_film_or_turned_otherwise_is_not_called_upside_down(door, films):
     for make in strangers.KINDS.values():
-        assert door.upside_down(make(60, np.random.default_rng(1))).mean() < 0.05
+        assert door.judge(make(60, np.random.default_rng(1)))[1].mean() < 0.05
     for changed in (np.rot90(films[140:], axes=(1, 2)), 255 - films[140:]):
-        assert door.upside_down(changed).mean() < 0.05
+        assert door.judge(changed)[1].mean() < 0.05
 
 
 def test_one_score_per_image_whatever_its_size(door, films):
