@@ -70,7 +70,9 @@ clean: ## remove .venv, caches and the phantoms drawn by code
 # .venv whose Python has gone. A changed lock is installed over what is there.
 $(READY): requirements/analysis.lock $(if $(shell test -x $(PY) && echo yes),,FORCE)
 	@set -e; \
-	if cmp -s requirements/analysis.lock $@ && $(PY) -m pip --version >/dev/null 2>&1; then touch $@; exit 0; fi; \
+	if cmp -s requirements/analysis.lock $@ && ! test -e .venv/unfinished && $(PY) -m pip --version >/dev/null 2>&1; then \
+	  touch $@; exit 0; \
+	fi; \
 	if test -e .venv/unfinished || ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	  if ! $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then \
 	    echo "Python 3.11, 3.12 or 3.13 is needed, but '$(PYTHON) --version' says: $$($(PYTHON) --version 2>&1 | head -n 1)." \

@@ -138,16 +138,20 @@ def describe(answer: Answer, card: dict, threshold: float) -> str:
     )
 
 
-def draw(answer: Answer, method: str) -> str:
-    """The image, and the image under the heatmap, as HTML."""
+def draw(answer: Answer, method: str = "") -> str:
+    """The image, and the image under the heatmap of `method` (none: the image alone), as HTML."""
     if answer.error:
         return ""
-    heat = explain.in_colour(answer.heat[method], answer.picture.shape)
-    plain, heat = _uri(answer.picture), _uri(np.rint(255 * heat).astype(np.uint8))
-    return (
-        "<div class='xray xray-pictures'>"
+    plain = _uri(answer.picture)
+    image = (
         f'<figure><div class="xray-stack"><img src="{plain}" alt="the image"></div>'
         "<figcaption>the image</figcaption></figure>"
+    )
+    if not method:
+        return f"<div class='xray xray-pictures'>{image}</div>"
+    heat = _uri(np.rint(255 * explain.in_colour(answer.heat[method], answer.picture.shape)).astype(np.uint8))
+    return (
+        f"<div class='xray xray-pictures'>{image}"
         f'<figure><div class="xray-stack"><img src="{plain}" alt="the image, under the heatmap">'
         f'<img class="xray-heat" src="{heat}" alt="where the model saw signs of pneumonia">'
         f"</div><figcaption>{html.escape(method)}: what spoke for pneumonia</figcaption></figure></div>"

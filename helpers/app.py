@@ -234,6 +234,7 @@ class App:
             if shown.error or method in shown.heat:
                 self.pictures.value = answer.draw(shown, method)
             else:
+                self.pictures.value = answer.draw(shown)
                 self.worker.submit(self._guarded, self._explain, shown, method)
 
     def _explain(self, shown: Answer, method: str) -> None:

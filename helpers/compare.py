@@ -44,9 +44,11 @@ def _differing(one: dict, other: dict) -> list[tuple[str, str, str]]:
 
 
 def _code(record: dict) -> dict:
-    """What ran: versions, and of each notebook its commit and fingerprints of its code."""
+    """What ran: versions, and of each notebook its commit, versions that were others, and fingerprints of its code."""
     found = dict(record.get("versions", {}))
     for stem, entry in record["notebooks"].items():
+        others = (pair for pair in entry.get("versions", {}).items() if pair not in record["versions"].items())
+        found |= {f"{package} of {stem}": version for package, version in others}
         found[f"commit of {stem}"] = provenance.commit_of(entry)
         found[f"notebook {stem}"] = (entry.get("inputs") or {}).get("code", "unknown")
         found[f"helpers of {stem}"] = config.fingerprint(entry["helpers"]) if entry.get("helpers") else "unknown"

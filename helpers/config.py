@@ -198,7 +198,8 @@ PROFILES: dict[str, dict] = {
 }
 _TYPES = typing.get_type_hints(Settings)
 FIELDS = {f.name: f for f in fields(Settings)}
-AUGMENTATIONS = tuple(name for name, f in FIELDS.items() if f.metadata["help"].startswith("augmentation"))
+AUGMENTATIONS = ("rotation", "zoom", "shear", "translation", "brightness", "contrast", "mirror", "gamma", "sharpness")
+AUGMENTATIONS += ("noise", "frame")
 
 
 def _nearest(name: str, names) -> str:
@@ -307,7 +308,8 @@ def make_settings(profile: str = "demo", overrides: dict | None = None, base: Se
             checked["phantoms"] = 0
     elif "recipe" in given:
         before, after = (_fresh(base.profile, name) for name in (base.recipe, _convert("recipe", given["recipe"])))
-        base = replace(base, **{n: getattr(after, n) for n in FIELDS if getattr(after, n) != getattr(before, n)})
+        usual = [name for name in FIELDS if getattr(base, name) == getattr(before, name)]  # the others were named
+        base = replace(base, **{name: getattr(after, name) for name in usual})
     for name, value in given.items():
         if name not in FIELDS:
             raise InputError(f"there is no setting {name!r}; the nearest is {_nearest(name, FIELDS)!r}.")

@@ -101,8 +101,8 @@ def scan(root: Path) -> Scan:
     """Read every image below `root` once (`<root>/{train,test[,val]}/{NORMAL,PNEUMONIA}/...`).
 
     The manifest has a row per file, sorted by path; `excluded` is True, and `why` says it, for unreadable files,
-    images filed under both labels, later copies inside train, and training copies of a test image. Raises InputError
-    where there is nothing to read.
+    training images filed under both labels, later copies inside train, and training copies of a test image. Raises
+    InputError where there is nothing to read.
     """
     found = sorted(image_files(root))
     if not found:
@@ -203,6 +203,26 @@ def shared_numbers(manifest: pd.DataFrame) -> pd.DataFrame:
     both["patient (number and subtype)"] = lambda frame: set(frame["patient"])
     rows = [(name, len(of(train)), len(of(test)), len(of(train) & of(test))) for name, of in both.items()]
     return pd.DataFrame(rows, columns=["identity", "in train", "in test", "in both"]).set_index("identity")
+
+
+def number_series(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Which numbers of each series of patients (bacteria, virus, IM, NORMAL2-IM) are in train (with val) and in test.
+
+    Columns train and test ("1 to 77"; "–" for none), in both (how many numbers), and blocks: into how many runs of one
+    side the series falls from its lowest number to its highest. A row for each series; other names are left out.
+    """
+    pattern = r"^(?:person(?=\d+_)|((?:NORMAL2-)?IM)-)(\d+)(?:_(bacteria|virus))?$"
+    healthy, number, sick = (manifest["patient"].str.extract(pattern)[column] for column in range(3))
+    sides = np.where(manifest["split"] == "test", "test", "train")
+    known = pd.DataFrame({"series": healthy.fillna(sick), "number": number, "side": sides}).dropna()
+    known = known.astype({"number": int}).drop_duplicates().sort_values(["number", "side"])
+    rows = {}
+    for name, part in known.groupby("series"):
+        held = {side: part.loc[part["side"] == side, "number"] for side in ("train", "test")}
+        rows[name] = {side: f"{some.min()} to {some.max()}" if len(some) else "–" for side, some in held.items()}
+        rows[name]["in both"] = len(set(held["train"]) & set(held["test"]))
+        rows[name]["blocks"] = int((part["side"] != part["side"].shift()).sum())
+    return pd.DataFrame(rows, index=["train", "test", "in both", "blocks"]).T.rename_axis("series")
 
 
 def dataset_fingerprint(manifest: pd.DataFrame) -> str:

@@ -102,10 +102,12 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's repeat what stands in the header
-        if str(DeflatedExplicitVRLittleEndian).encode() in data[132:4096]:  # can unpack to any size before we may look
-            raise InputError("is a deflated DICOM file, which is not read; save it uncompressed.")
         try:
-            _check_kinds(_file_meta(data))  # which dcmread already puts into words
+            meta = _file_meta(data)
+            _check_kinds(meta)  # which dcmread already puts into words
+            if "TransferSyntaxUID" in meta and str(DeflatedExplicitVRLittleEndian) in str(meta.TransferSyntaxUID):
+                # dcmread would unpack it, to any size, before we may look
+                raise InputError("is a deflated DICOM file, which is not read; save it uncompressed.")
             dicom = pydicom.dcmread(io.BytesIO(data))
             _check_kinds(dicom)
             if "PixelData" not in dicom:
@@ -187,14 +189,17 @@ def _dicom_pixels(dicom: pydicom.Dataset) -> np.ndarray:
     strips = [frame[rows] for rows in _strips(*frame.shape)]
     low, high = _dicom_range(dicom)
     first = apply_modality_lut(strips[0], dicom)
-    if apply_voi_lut(first, dicom) is first:  # no window
+    unchanged = apply_voi_lut(first, dicom) is first
+    windowed = not unchanged and not dicom.get("VOILUTSequence")
+    if unchanged:
         least = min(float(apply_modality_lut(strip, dicom).min()) for strip in strips)
         if least < 0:  # signed: what is used of the range is unknown
             low, high = least, max(float(apply_modality_lut(strip, dicom).max()) for strip in strips)
     grey = np.empty(frame.shape, np.uint8)
     for rows, strip in zip(_strips(*frame.shape), strips, strict=True):
         grey[rows] = _to_uint8(apply_voi_lut(apply_modality_lut(strip, dicom), dicom), low, high)
-    return 255 - grey if dicom.get("PhotometricInterpretation") == "MONOCHROME1" else grey
+    falling = windowed and float(dicom.get("RescaleSlope") or 1) < 0  # pydicom gives such a window the range backwards
+    return 255 - grey if falling != (dicom.get("PhotometricInterpretation") == "MONOCHROME1") else grey
 
 
 def _dicom_notes(dicom: pydicom.Dataset) -> Iterator[str]:

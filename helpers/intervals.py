@@ -46,9 +46,9 @@ def bootstrap(
     threshold stays as it is. Intervals are percentiles, but these are too narrow near 0 and 1, so the SHARES have the
     exact binomial interval (Clopper and Pearson 1934) of as many images as would vary like their resamples (Korn and
     Graubard 1998, Confidence intervals for proportions with small expected number of positive counts estimated from
-    survey data); where these do not vary, since nothing or everything is right, of as many as there are patients. Other
-    metrics may have an interval without width, which is not shown. Resampling adds to a small ece, so that its interval
-    can lie above its value.
+    survey data), at most of those there are; where these do not vary, since nothing or everything is right, of as many
+    as there are patients. Other metrics may have an interval without width, which is not shown. Resampling adds to a
+    small ece, so that its interval can lie above its value.
     """
     value = measure(labels, probabilities, threshold)
     positive, probabilities = checked(labels, probabilities)
@@ -62,7 +62,14 @@ def bootstrap(
     drawn = _times_drawn(patient, resamples, seed)
     parts, result = [weighted(positive, probabilities, threshold, times) for times in drawn], {}
     called = probabilities >= threshold
-    about = {"sensitivity": positive, "specificity": ~positive, "precision": called, "npv": ~called}
+    everyone = np.ones_like(positive)
+    about = {
+        "accuracy": everyone,
+        "sensitivity": positive,
+        "specificity": ~positive,
+        "precision": called,
+        "npv": ~called,
+    }
     for name in METRICS:
         values = np.concatenate([part[name] for part in parts])
         values = values[np.isfinite(values)]
@@ -70,9 +77,10 @@ def bootstrap(
         if value[name] is not None and 2 * values.size >= resamples:
             low, high = np.percentile(values, [2.5, 97.5])
             if name in SHARES and np.ptp(values):
-                low, high = _exact(value[name], value[name] * (1 - value[name]) / values.var())
+                varying_alike = value[name] * (1 - value[name]) / values.var()
+                low, high = _exact(value[name], min(varying_alike, about[name].sum()))
             elif name in SHARES:
-                low, high = _exact(value[name], len(np.unique(patient[about.get(name, slice(None))])))
+                low, high = _exact(value[name], len(np.unique(patient[about[name]])))
         result[name] = {"value": value[name], "low": number(low), "high": number(high)}
     return result
 

@@ -50,7 +50,7 @@ def _plan(patients: int, seed: int) -> tuple[list, list]:
                 stem = f"{split}/NORMAL/{'NORMAL2-' if rng.random() < 0.4 else ''}IM-{healthy:04d}-0001"
                 paths = [stem + ("" if k == 0 else f"-{k:04d}") + ".jpeg" for k in range(films)]
             else:
-                # The public set restarts its numbers in test, and gives some to a bacterial and to a viral patient.
+                # The public set numbers bacterial and viral patients apart, so that a number can be given twice.
                 person += not (finding == "virus" and previous == "bacteria" and rng.random() < 0.3)
                 previous = finding
                 while (person, finding) in named:

@@ -141,7 +141,7 @@ def dataset_state(folder: Path) -> dict | None:
 
 
 def listing(settings: Settings) -> str:
-    """Fingerprint of names and sizes in the dataset folder; "" for phantoms, which the settings alone determine."""
+    """Fingerprint of names, sizes and times in the dataset folder; "" for phantoms, which the settings determine."""
     if settings.phantoms:
         return ""
     root = Path(absolute("data", settings.data)) if settings.data else config.dataset_folder(settings)
@@ -150,9 +150,10 @@ def listing(settings: Settings) -> str:
         for name in names:
             path = Path(above, name)
             try:
-                files.append((path.relative_to(root).as_posix(), path.stat().st_size))
+                state = path.stat()
+                files.append((path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns))
             except OSError:
-                files.append((path.relative_to(root).as_posix(), -1))
+                files.append((path.relative_to(root).as_posix(), -1, 0))
     return config.fingerprint(sorted(files))
 
 

@@ -33,8 +33,8 @@ images, a third checked the test images.
 Trained on images of its train and val folders alone; the validation images, of other patients, chose epoch,
 calibration, threshold and band. No test image chose any of these, but the recipe grew over rounds whose results on test
 images were seen (README.md). Left out of train and val, as unreadable or copies: {excluded}. Of {numbers} bare patient
-numbers in test (the 7 of person7), {shared} occur in train, too: the files cannot tell whether these are the same
-children.{copies}
+numbers in test (the 7 of person7), {shared} occur in train, too, {within} of them within one series of names: the files
+cannot tell whether these are the same children.{copies}
 
 ## The model
 
@@ -93,13 +93,16 @@ and aspect ratio, were neither trained on nor measured."""
 def publish(run: str, target: Path) -> None:
     """Copy reports/`run`/model to `target` and write MODEL_CARD.md beside it.
 
-    InputError where the run has not been evaluated on test images, is of phantoms, or its model is above 12 MB.
+    InputError where the run has not been evaluated on test images, is of phantoms or of a saved model, or its model is
+    above 12 MB.
     """
     folder = config.run_folder(run)
     record, card = provenance.read_record(folder), model.read_card(folder / "model")
     measured = record and provenance.evaluated(record) and (card.get("metrics") or {}).get("test")
     if not measured or card.get("phantoms") or "guard_sha256" not in card:
         raise InputError(f"reports/{run} is no finished run on real images: its model has no test numbers to tell.")
+    if record["parameters"].get("model"):
+        raise InputError(f"reports/{run} evaluates a saved model: publish the run that trained it.")
     size = sum((folder / "model" / name).stat().st_size for name in ("model.keras", guard.FILE))
     if size > MOST_BYTES:
         raise InputError(f"the model of reports/{run} has {size / 1e6:.1f} MB; a clone takes {MOST_BYTES / 1e6:.0f}.")
@@ -112,13 +115,14 @@ def publish(run: str, target: Path) -> None:
     predictions = dataset.read_table(folder / "predictions.csv", "05_evaluation")
     views = settings.validation_views
     manifest = dataset.read_table(folder / "manifest.csv", "01_eda")
-    numbers = dataset.shared_numbers(manifest).loc["bare number"]
+    numbers, patients = (row for _, row in dataset.shared_numbers(manifest).iterrows())
     sizes = manifest.loc[~manifest["excluded"], ["width", "height"]].drop_duplicates().astype(int).to_numpy().tolist()
     text = _TEXT.format(
         flow=_flow(dataset.read_table(folder / "splits.csv", "02_preprocessing")),
         excluded=int((manifest["excluded"] & (manifest["split"] != "test")).sum()),
         numbers=numbers["in test"],
         shared=numbers["in both"],
+        within=patients["in both"],
         copies=_COPIES.format(*sizes[0]) if len(sizes) == 1 else "",
         backbone=card["backbone"],
         weights=card["weights_origin"],

@@ -230,10 +230,11 @@ def write_index(folder: Path) -> Path:
         {"stem": stem, "page": (folder / f"{stem}.html").exists(), **entry}
         for stem, entry in sorted(record.get("notebooks", {}).items())
     ]
-    commits: dict[str, list[str]] = {}
+    ran_with: dict[str, dict[str, list[str]]] = {"commit": {}, "lock": {}}
     for entry in notebooks:
-        if entry.get("commit"):
-            commits.setdefault(entry["commit"], []).append(entry["stem"][:2])
+        for key, found in ran_with.items():
+            if entry.get(key):
+                found.setdefault(entry[key], []).append(entry["stem"][:2])
     summary = _read(folder / "explanations.json").get("summary")
     text = (
         _environment()
@@ -248,7 +249,8 @@ def write_index(folder: Path) -> Path:
             metrics=_metrics(_read(folder / "metrics.json")),
             stale=[entry["title"] for entry in notebooks if entry["stem"][:2] == "05" and entry["status"] != "done"],
             localisation=flatten(summary) if isinstance(summary, dict) else [],
-            commits=commits,
+            commits=ran_with["commit"],
+            locks=ran_with["lock"],
             cost=_cost(folder),
             changed=changed,
             unchanged={key: value for key, value in parameters.items() if key not in changed},

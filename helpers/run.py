@@ -132,7 +132,7 @@ class Run:
                 aside.unlink(missing_ok=True)
             raise
         entry |= {"seconds": round(time.monotonic() - begun, 1), "peak_memory": memory["peak"]}
-        entry |= self.record["git"] or {"commit": None}
+        entry |= (self.record["git"] or {"commit": None}) | {key: self.record[key] for key in ("lock", "versions")}
         if failure:
             entry |= {"status": "failed", "failure": failure}
         else:

@@ -17,7 +17,7 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Config
 
-from helpers import config
+from helpers import config, dataset
 
 IDLE_MINUTES = 5
 MOST_VISITORS = 8  # at once; each has a kernel with TensorFlow, about half a gigabyte
@@ -90,10 +90,13 @@ def main(given: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"{model} is not a model folder ({error}). Name one with --model.", file=sys.stderr)
         return 2
+    if card.get("threshold") is None:
+        print(f"{model} has no threshold yet: name a model that notebook 05 has evaluated.", file=sys.stderr)
+        return 2
     os.environ["PNEUMONIA_MODEL"] = str(model.resolve())
     data = Path(chosen.data) if chosen.data else config.DATA / "chest_xray"
-    if chosen.data and not data.is_dir():
-        print(f"there is no folder {data}: name one that holds NORMAL and PNEUMONIA.", file=sys.stderr)
+    if chosen.data and not (data.is_dir() and any(dataset.image_files(data))):
+        print(f"there are no images in {data}: name a folder that holds NORMAL and PNEUMONIA.", file=sys.stderr)
         return 2
     if data.is_dir() and (chosen.data or not card.get("phantoms")):
         os.environ["PNEUMONIA_DATA"] = str(data.resolve())

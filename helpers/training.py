@@ -222,7 +222,6 @@ def train_stage(
     unfrozen = 0 if head else settings.unfrozen_layers
     first = 0 if head else settings.head_epochs  # each stage has its own epoch numbers: no order is drawn twice
     key, folder = stage_key(stage, images, splits, settings), run / "training" / stage
-    teacher = load_teacher(settings) if settings.teacher else None
     train, validation = training_parts(splits, settings).values()
     model.freeze(classifier, unfrozen)
     model.set_precision(classifier, precision(settings))
@@ -245,12 +244,13 @@ def train_stage(
             return activations.cached_batches(cached().validation, np.arange(len(validation.rows)), 64)
     else:
         network = classifier
+        teacher = load_teacher(settings) if settings.teacher and not head else None
         held_rows, views = validation.rows, 1 + settings.validation_views
         validation = Part(*(np.tile(part, views) for part in validation))
 
         def epoch_batches(epoch: int) -> tf.data.Dataset:
             data = batches.training_batches(images, *train, settings, first + epoch)
-            return taught(data, teacher, settings.batch_size) if teacher and not head else data
+            return taught(data, teacher, settings.batch_size) if teacher else data
 
         def held_out() -> tf.data.Dataset:
             return hardened_batches(images, held_rows, settings)

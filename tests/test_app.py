@@ -248,7 +248,9 @@ def test_another_method_explains_the_same_prediction(page):
 
 def test_large_pictures_are_reduced_to_what_is_shown(page):
     film = np.random.default_rng(0).integers(0, 256, (1600, 2000)).astype(np.uint8)
-    for picture in pictures(upload(page, "large.png", png(film))):
+    found = pictures(upload(page, "large.png", png(film)))
+    assert len(found) == 3
+    for picture in found:
         assert picture.shape[0] <= 680
         assert picture.shape[1] / picture.shape[0] == pytest.approx(2000 / 1600, abs=0.01)
 
@@ -358,6 +360,20 @@ def test_who_goes_back_to_an_earlier_image_stays_there_while_others_are_predicte
     assert [row["file"] for row in csv_rows(page)] == [f"{name}.png" for name in ("first", "second", "third", "fourth")]
     assert not page.status.value
     assert "fifth.png" in upload(page, "fifth.png", png(HEALTHY))  # what is asked for later is shown
+
+
+def test_one_image_s_answer_never_stands_over_another_s_picture(page, monkeypatch):
+    upload(page, "sick.png", png(SICK))
+    upload(page, "dark.png", png(SICK // 2))
+    sick, dark = page.answers
+    page.method.value = "Grad-CAM++"
+    settled(page)
+    monkeypatch.setattr(page.predictor, "heatmap", None)  # the worker can add nothing
+    page.chosen.value = sick
+    assert "sick.png" in page.answer.value
+    (picture,) = pictures(page.pictures.value)
+    assert np.array_equal(picture, sick.picture)
+    assert not np.array_equal(picture, dark.picture)
 
 
 def test_a_heatmap_is_of_the_method_it_is_kept_under(page, monkeypatch):

@@ -25,6 +25,7 @@ def write_run(name: str, probabilities: np.ndarray, threshold: float, **paramete
     entry = {"status": parameters.pop("status", "done"), "commit": name, "inputs": {"code": "c"}}
     entry["helpers"] = {"training.py": parameters.pop("helper", "h")}
     entry["clean"] = parameters.pop("clean", True)
+    entry["versions"] = {"keras": parameters.pop("keras", "3")}
     record = {
         "parameters": {"seed": 1, "backbone": "Xception"} | parameters,
         "notebooks": {"05_evaluation": entry},
@@ -66,11 +67,13 @@ def test_what_differs_is_named_and_the_metrics_are_those_of_each_run(runs, capsy
 
 def test_other_helpers_and_uncommitted_changes_are_differences(runs):
     weak, _, _ = runs
-    write_run("edited", weak, 0.5, clean=False, helper="other")
+    write_run("edited", weak, 0.5, clean=False, helper="other", keras="2")
     found = dict(compare.compare("weak", "edited"))["Code and versions"].set_index("")
     assert found.loc["commit of 05_evaluation"].tolist() == ["weak", "edited with uncommitted changes"]
     assert "helpers of 05_evaluation" in found.index
     assert "notebook 05_evaluation" not in found.index
+    assert found.loc["keras of 05_evaluation"].tolist() == ["–", "2"]
+    assert "keras" not in found.index  # the last look's versions are equal
 
 
 def test_equal_predictions_are_said_to_be_equal(runs):

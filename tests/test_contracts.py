@@ -1,4 +1,4 @@
-"""What a run leaves behind, as DESIGN.md promises it to people and programs; all of it from one smoke run."""
+"""What a run leaves behind for people and programs, by name and key; all of it from one smoke run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_run_ends_well_and_says_so(smoke):
     assert "warning" not in smoke.done.stderr.lower()
 
 
-def test_run_folder_holds_what_design_lists(smoke):
+def test_run_folder_holds_what_others_read(smoke):
     wanted = {"manifest.csv", "splits.csv", "images.npy", "predictions.csv", "metrics.json", "explanations.json"}
     wanted |= {"model", "run.json", "index.html"} | {f"{stem}{end}" for stem in STEMS for end in (".ipynb", ".html")}
     assert wanted <= {path.name for path in smoke.folder.iterdir()}

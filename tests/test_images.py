@@ -267,6 +267,18 @@ def test_a_window_is_in_rescaled_units():
     np.testing.assert_allclose(pixels.astype(int), expected, atol=1)
 
 
+def test_a_window_over_falling_values_turns_nothing_round():
+    rescale = {"RescaleSlope": -1, "RescaleIntercept": 4095}
+    plain, windowed = (
+        images.read_image(dicom(DEEP, **rescale, **window))
+        for window in ({}, {"WindowCenter": 2048, "WindowWidth": 4096})
+    )
+    np.testing.assert_allclose(windowed.astype(int), plain.astype(int), atol=1)
+    assert plain.ravel()[0] > plain.ravel()[-1]  # stored values rise, rescaled ones fall
+    shown = images.read_image(dicom(DEEP, **rescale, WindowCenter=2048, WindowWidth=4096, photometric="MONOCHROME1"))
+    np.testing.assert_array_equal(shown, 255 - windowed)
+
+
 def test_signed_values_without_a_window_are_spread_over_all_greys():
     signed = (DEEP.astype(np.int16) - 2000).astype(np.int16)
     pixels = images.read_image(dicom(signed, bits=16))
@@ -313,11 +325,17 @@ def test_dicom_without_pixels_is_refused(tmp_path):
 def test_a_deflated_dicom_is_refused_before_it_is_unpacked(monkeypatch):
     data = pydicom.dcmread(io.BytesIO(dicom(DEEP)))
     data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    buffer = io.BytesIO()
+    buffer, padded = io.BytesIO(), io.BytesIO()
     pydicom.dcmwrite(buffer, data, enforce_file_format=True)
+    data.file_meta.PrivateInformationCreatorUID = generate_uid()
+    data.file_meta.PrivateInformation = bytes(5000)
+    data.file_meta.FileMetaInformationVersion = bytes(5000)  # what comes before pushes the syntax far into the file
+    pydicom.dcmwrite(padded, data, enforce_file_format=True)
+    assert padded.getvalue().index(str(DeflatedExplicitVRLittleEndian).encode()) > 4096
     monkeypatch.setattr(zlib, "decompress", None)
-    with pytest.raises(InputError, match="is a deflated DICOM file, which is not read"):
-        images.read_image(buffer.getvalue())
+    for file in (buffer, padded):
+        with pytest.raises(InputError, match="is a deflated DICOM file, which is not read"):
+            images.read_image(file.getvalue())
 
 
 def test_damaged_or_too_large_dicom_is_refused(monkeypatch):

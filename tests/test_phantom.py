@@ -93,7 +93,7 @@ def test_both_splits_hold_both_classes_and_both_subtypes(dataset):
         assert set(kinds) == set(phantom.FINDINGS)
 
 
-def test_no_healthy_patient_is_in_both_splits_and_person_numbers_restart(dataset):
+def test_no_patient_is_in_both_splits_but_some_bare_numbers_are(dataset):
     people = {
         (split, kind): {_person(path.name) for path in (dataset / split / kind).iterdir()}
         for split in ("train", "test")

@@ -92,6 +92,15 @@ def test_what_has_no_test_numbers_of_real_images_is_refused(run, tmp_path, chang
     assert not (tmp_path / "pretrained").exists()
 
 
+def test_the_evaluation_of_a_saved_model_is_refused(run, tmp_path):
+    record = json.loads((run / "run.json").read_text())
+    record["parameters"]["model"] = "data/pretrained"
+    config.write_json(run / "run.json", record)
+    with pytest.raises(InputError, match="small evaluates a saved model: publish the run that trained it"):
+        publish.publish("small", tmp_path / "pretrained")
+    assert not (tmp_path / "pretrained").exists()
+
+
 def test_a_run_that_has_to_go_on_is_refused_and_the_old_model_stays(run, tmp_path):
     publish.publish("small", tmp_path / "pretrained")
     before = {file.name: file.read_bytes() for file in (tmp_path / "pretrained").iterdir()}

@@ -107,6 +107,8 @@ def test_whole_run_then_resume_then_only_then_aside(house, capsys):
     assert record["dataset"]["files"] == 1
     assert len(record["lock"]) == 64
     assert record["versions"]["papermill"]
+    for entry in record["notebooks"].values():
+        assert (entry["lock"], entry["versions"]) == (record["lock"], record["versions"])
     assert record["seeds"] == {"seed": 1}
     assert all(entry["seconds"] > 0 and entry["peak_memory"] > 1e6 for entry in record["notebooks"].values())
     assert str(Path.home()) + os.sep not in json.dumps(record)
@@ -523,7 +525,9 @@ def test_index_shows_numbers_and_escapes(tmp_path):
     config.write_json(tmp_path / "explanations.json", {"summary": {"pointing_game": number, "chance": 0.2}})
     entry = {"title": "<Five>", "purpose": "a < b", "status": "outdated", "seconds": 61.0, "peak_memory": 1.2e9}
     parameters = {"phantoms": 5, "data": "<x>"}
-    record = {"run": "r", "profile": "smoke", "notebooks": {"05_evaluation": entry}, "parameters": parameters}
+    notebooks = {"04_fine_tuning": {"title": "Four", "status": "done", "lock": "a" * 64}}
+    notebooks["05_evaluation"] = entry | {"lock": "b" * 64}
+    record = {"run": "r", "profile": "smoke", "notebooks": notebooks, "parameters": parameters}
     config.write_json(tmp_path / "run.json", record | {"changed": ["data"], "command": "python 'a b'"})
     page = report.write_index(tmp_path).read_text(encoding="utf-8")
     for wanted in (
@@ -536,6 +540,7 @@ def test_index_shows_numbers_and_escapes(tmp_path):
         "&lt;x&gt;",
     ):
         assert wanted in page
+    assert "<code>aaaaaaaaaaaa</code>: 04; <code>bbbbbbbbbbbb</code>: 05" in page
     for wanted in ("61 s", "1.2 GB", "has to run again", report.BANNER, "python &#39;a b&#39;", "Virus · Sensitivity"):
         assert wanted in page
     assert not re.search(r"<script|https?://|<Five>|<x>", page)

@@ -13,6 +13,8 @@ from tornado.web import HTTPError
 
 from helpers import config, serve
 
+CARD = '{"threshold": 0.4}'  # of a model that has been evaluated
+
 
 @pytest.fixture
 def started(monkeypatch) -> list:
@@ -69,21 +71,24 @@ def test_the_clone_s_model_comes_first_and_another_can_be_named(started, port, t
     assert serve.main(["--port", str(port)]) == 2
     assert f"{demo} is not a model folder" in capsys.readouterr().err
     demo.mkdir(parents=True)
-    (demo / "model.json").write_text("{}")
+    (demo / "model.json").write_text('{"threshold": null}')
+    assert serve.main(["--port", str(port)]) == 2
+    assert f"{demo} has no threshold yet" in capsys.readouterr().err
+    (demo / "model.json").write_text(CARD)
     serve.main(["--port", str(port)])
     for folder in (tmp_path / "pretrained", tmp_path / "other"):
         folder.mkdir()
-        (folder / "model.json").write_text("{}")
+        (folder / "model.json").write_text(CARD)
     serve.main(["--port", str(port)])
     serve.main(["--port", str(port), "--model", str(tmp_path / "other")])
     assert [model for _, model, _ in started] == [str(demo), str(tmp_path / "pretrained"), str(tmp_path / "other")]
 
 
 @pytest.mark.parametrize(("card", "there", "named", "used"), [
-    ("{}", True, False, "chest_xray"),
-    ('{"phantoms": true}', True, False, None),
-    ('{"phantoms": true}', True, True, "other"),
-    ("{}", False, False, None),
+    (CARD, True, False, "chest_xray"),
+    ('{"threshold": 0.4, "phantoms": true}', True, False, None),
+    ('{"threshold": 0.4, "phantoms": true}', True, True, "other"),
+    (CARD, False, False, None),
 ])  # fmt: skip
 def test_samples_come_from_the_reader_s_dataset(started, port, tmp_path, monkeypatch, card, there, named, used):
     monkeypatch.setenv("PNEUMONIA_DATA", "")
@@ -91,6 +96,8 @@ def test_samples_come_from_the_reader_s_dataset(started, port, tmp_path, monkeyp
     for name in ["model", "other", *there * ["chest_xray"]]:
         (tmp_path / name).mkdir()
     (tmp_path / "model" / "model.json").write_text(card)
+    (tmp_path / "other" / "NORMAL").mkdir()
+    (tmp_path / "other" / "NORMAL" / "a.jpeg").touch()
     words = ["--data", str(tmp_path / "other")] if named else []
     assert serve.main(["--port", str(port), "--model", str(tmp_path / "model"), *words]) == 0
     assert os.environ["PNEUMONIA_DATA"] == (str(tmp_path / used) if used else "")
@@ -99,8 +106,9 @@ def test_samples_come_from_the_reader_s_dataset(started, port, tmp_path, monkeyp
 def test_a_folder_without_a_model_and_a_port_in_use_are_refused(started, port, tmp_path, capsys):
     assert serve.main(["--port", str(port), "--model", str(tmp_path)]) == 2
     assert "is not a model folder" in capsys.readouterr().err
-    assert serve.main(["--port", str(port), "--data", str(tmp_path / "none")]) == 2
-    assert "there is no folder" in capsys.readouterr().err
+    for folder in (tmp_path / "none", tmp_path):  # not there; there, but without images of either class
+        assert serve.main(["--port", str(port), "--data", str(folder)]) == 2
+        assert f"there are no images in {folder}" in capsys.readouterr().err
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()

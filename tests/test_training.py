@@ -301,7 +301,9 @@ def test_a_stage_depends_on_its_own_settings_the_split_and_the_content_of_what_i
     assert falling != keys(rate_schedule="cosine", fine_tuning_epochs=9)[2]  # its rate depends on their number
     assert changes(fine_tuning_rate=0.5) == [False, False, True]
     assert changes(unfrozen_layers=4) == [True, False, True]
-    for name in config.AUGMENTATIONS:  # frames are not for cached views
+    drawn = [name for name, field in config.FIELDS.items() if field.metadata["help"].startswith("augmentation")]
+    assert sorted(drawn) == sorted(config.AUGMENTATIONS)
+    for name in drawn:  # frames are not for cached views
         without = keys(cached_views=0)
         assert not set(without) & set(keys(cached_views=0, **{name: True if name == "mirror" else 0.01})), name
     assert changes(weight_decay=0.1) == changes(rate_schedule="cosine") == [False, False, True]
