@@ -5,24 +5,20 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
-from helpers.config import DATA, LABELS, SUFFIXES, InputError
+from helpers.config import DATA, InputError
+from helpers.dataset import image_files
 
 HANDLE = "paultimothymooney/chest-xray-pneumonia"
 DESTINATION = DATA / "chest_xray"
 EXPECTED = {"train": 5216, "val": 16, "test": 624}
 
 
-def image_files(root: Path, split: str) -> list[Path]:
-    """Images of one split, sorted; what an operating system leaves beside them (`.DS_Store`, `._x.jpeg`) is not one."""
-    found = (path for label in LABELS for path in (root / split / label).glob("*"))
-    return sorted(p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
-
-
 def differences(root: Path) -> str:
     """What the dataset at `root` holds instead of the published counts, in words; empty where they are all right."""
-    counts = {split: len(image_files(root, split)) for split in EXPECTED}
+    counts = Counter(split for _, split, _ in image_files(root))
     return ", ".join(f"{counts[s]:,} instead of {n:,} images in {s}" for s, n in EXPECTED.items() if counts[s] != n)
 
 
@@ -40,10 +36,9 @@ def copy_dataset(source: Path, destination: Path) -> None:
     aside = destination.with_name(destination.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        for path in (path for split in EXPECTED for path in image_files(source, split)):
-            target = aside / path.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+        for path, _, _ in image_files(source):
+            (aside / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, aside / path)
         aside.rename(destination)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
