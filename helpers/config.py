@@ -292,12 +292,14 @@ def _fresh(profile: str, recipe: str) -> Settings:
     return replace(Settings(), **(RECIPES[recipe] | PROFILES[profile] | {"profile": profile, "recipe": recipe}))
 
 
-def make_settings(profile: str = "demo", overrides: dict | None = None, base: Settings | None = None) -> Settings:
-    """Settings of `profile` (or a recorded `base`) with `overrides` by field name.
+def make_settings(
+    profile: str = "demo", overrides: dict | None = None, base: Settings | None = None, named: Iterable[str] = ()
+) -> Settings:
+    """Settings of `profile` (or a recorded `base`, of which `named` were set by hand) with `overrides` by field name.
 
-    A recipe sets what neither the profile nor `overrides` name. Where `data` names a folder, a profile of phantoms
-    reads that instead, unless `phantoms` is named too. Raises InputError for an unknown profile or name (naming the
-    nearest right one), an impossible value, or values that are impossible together.
+    A recipe sets what neither the profile, nor `overrides`, nor `named` name. Where `data` names a folder, a profile
+    of phantoms reads that instead, unless `phantoms` is named too. Raises InputError for an unknown profile or name
+    (naming the nearest right one), an impossible value, or values that are impossible together.
     """
     checked = {}
     given = overrides or {}
@@ -308,8 +310,8 @@ def make_settings(profile: str = "demo", overrides: dict | None = None, base: Se
             checked["phantoms"] = 0
     elif "recipe" in given:
         before, after = (_fresh(base.profile, name) for name in (base.recipe, _convert("recipe", given["recipe"])))
-        usual = [name for name in FIELDS if getattr(base, name) == getattr(before, name)]  # the others were named
-        base = replace(base, **{name: getattr(after, name) for name in usual})
+        differing = [name for name in FIELDS if getattr(after, name) != getattr(before, name)]
+        base = replace(base, **{name: getattr(after, name) for name in differing if name not in set(named)})
     for name, value in given.items():
         if name not in FIELDS:
             raise InputError(f"there is no setting {name!r}; the nearest is {_nearest(name, FIELDS)!r}.")

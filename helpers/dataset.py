@@ -209,19 +209,20 @@ def number_series(manifest: pd.DataFrame) -> pd.DataFrame:
     """Which numbers of each series of patients (bacteria, virus, IM, NORMAL2-IM) are in train (with val) and in test.
 
     Columns train and test ("1 to 77"; "–" for none), in both (how many numbers), and blocks: into how many runs of one
-    side the series falls from its lowest number to its highest. A row for each series; other names are left out.
+    side, or of both, the series falls from its lowest number to its highest. A row for each series; other
+    names are left out.
     """
     pattern = r"^(?:person(?=\d+_)|((?:NORMAL2-)?IM)-)(\d+)(?:_(bacteria|virus))?$"
     healthy, number, sick = (manifest["patient"].str.extract(pattern)[column] for column in range(3))
     sides = np.where(manifest["split"] == "test", "test", "train")
     known = pd.DataFrame({"series": healthy.fillna(sick), "number": number, "side": sides}).dropna()
-    known = known.astype({"number": int}).drop_duplicates().sort_values(["number", "side"])
+    known = known.astype({"number": int}).drop_duplicates()
     rows = {}
     for name, part in known.groupby("series"):
         held = {side: part.loc[part["side"] == side, "number"] for side in ("train", "test")}
         rows[name] = {side: f"{some.min()} to {some.max()}" if len(some) else "–" for side, some in held.items()}
-        rows[name]["in both"] = len(set(held["train"]) & set(held["test"]))
-        rows[name]["blocks"] = int((part["side"] != part["side"].shift()).sum())
+        where = part.groupby("number")["side"].agg(lambda sides: "both" if len(sides) > 1 else sides.iloc[0])
+        rows[name] |= {"in both": int((where == "both").sum()), "blocks": int((where != where.shift()).sum())}
     return pd.DataFrame(rows, index=["train", "test", "in both", "blocks"]).T.rename_axis("series")
 
 

@@ -198,7 +198,8 @@ def _dicom_pixels(dicom: pydicom.Dataset) -> np.ndarray:
     grey = np.empty(frame.shape, np.uint8)
     for rows, strip in zip(_strips(*frame.shape), strips, strict=True):
         grey[rows] = _to_uint8(apply_voi_lut(apply_modality_lut(strip, dicom), dicom), low, high)
-    falling = windowed and float(dicom.get("RescaleSlope") or 1) < 0  # pydicom gives such a window the range backwards
+    rescaled = "RescaleIntercept" in dicom and float(dicom.get("RescaleSlope") or 1)
+    falling = windowed and rescaled < 0  # pydicom gives such a window its range backwards
     return 255 - grey if falling != (dicom.get("PhotometricInterpretation") == "MONOCHROME1") else grey
 
 

@@ -7,14 +7,16 @@ of unequal length, NaN, out of range) raises config.InputError.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from helpers.config import LABELS, InputError, parse_policy
-from helpers.intervals import bootstrap
+from helpers.intervals import bootstrap, paired_differences
 from helpers.metrics import METRICS, checked, measure, predictive_values
 
 NEGATIVE, POSITIVE = LABELS
@@ -58,6 +60,40 @@ def calibrate(logits: ArrayLike, calibration: dict) -> np.ndarray:
     if not np.isfinite(logits).all():
         raise InputError("a logit is NaN or infinite, as from a model that diverged; train again with a lower rate.")
     return np.asarray(expit(calibration["slope"] * logits + calibration["intercept"]))
+
+
+def calibration_effect(
+    labels: ArrayLike,
+    logits: ArrayLike,
+    calibration: dict,
+    fitted_at: float | None,
+    patients: Iterable,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """What `calibration` does to the probabilities of images with these logits, float (n,), of `patients` (n,).
+
+    Rows: "before" and "after" it, and "after, for the share here", where it was fitted on images of another prevalence,
+    `fitted_at` (None: unknown): the odds times the ratio of both prevalences' odds; not for images of one class.
+    Columns: ECE; ECE if perfect, its mean were every probability exactly right, by 200 draws of labels; Brier score;
+    minus before, as text: its difference from that before with the 95% interval, paired by patient.
+    """
+    positive, logits = checked(labels, logits, what="logits")
+    kinds, share = {"before": expit(logits), "after": calibrate(logits, calibration)}, positive.mean()
+    if fitted_at and calibration["method"] != "none" and 0 < share < 1:
+        shift = logit(share) - logit(fitted_at)
+        corrected = calibration | {"intercept": calibration["intercept"] + shift}
+        kinds["after, for the share here"] = calibrate(logits, corrected)
+    rows, rng = {}, np.random.default_rng(seed)
+    for kind, probabilities in kinds.items():
+        found = measure(positive, probabilities, 0.5)
+        perfect = [measure(rng.random(len(logits)) < probabilities, probabilities, 0.5)["ece"] for _ in range(200)]
+        pair = (kinds["before"], 0.5), (probabilities, 0.5)
+        change = paired_differences(positive, *pair, patients, resamples, seed)["brier"]
+        rows[kind] = {"ECE": found["ece"], "ECE if perfect": np.mean(perfect), "Brier score": found["brier"]}
+        rows[kind]["minus before"] = "{difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**change)
+    rows["before"]["minus before"] = "–"
+    return pd.DataFrame(rows).T
 
 
 def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, policy: str) -> float:

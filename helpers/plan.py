@@ -85,7 +85,7 @@ def make_plan(args: argparse.Namespace, name: str) -> Plan:
         )
     if overrides.get("data") and base.phantoms and "phantoms" not in overrides:
         overrides["phantoms"] = 0  # a folder was named: read it instead of drawing into it
-    settings = config.make_settings(overrides=overrides, base=base)
+    settings = config.make_settings(overrides=overrides, base=base, named=record.get("changed", ()) if record else ())
     changed = [key for key in overrides if getattr(settings, key) != getattr(base, key)]
 
     wanted = args.only or args.start
@@ -149,6 +149,10 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
             raise InputError(
                 f"{setting}={getattr(settings, setting)} is not a model folder: there is no model.json in it."
             )
+        if reads and setting == "teacher" and (size := _size(card)) not in (None, settings.image_size):
+            raise InputError(
+                f"teacher={settings.teacher} sees {size} pixels, not {settings.image_size}: set image_size={size}."
+            )
         if reads and setting == "model" and _unfinished(card):
             raise InputError(
                 f"model={settings.model} has no threshold yet and cannot be evaluated: take the folder model/ of a run "
@@ -163,6 +167,13 @@ def _unfinished(card: Path) -> bool:
         return json.loads(card.read_text(encoding="utf-8"))["threshold"] is None
     except (ValueError, KeyError, TypeError):  # damaged: notebook 05 says in which way
         return False
+
+
+def _size(card: Path) -> int | None:
+    try:
+        return int(json.loads(card.read_text(encoding="utf-8"))["input_size"][0])
+    except (ValueError, KeyError, TypeError):  # damaged: notebook 04 says in which way
+        return None
 
 
 def absolute(settings: Settings) -> Settings:

@@ -58,7 +58,7 @@ The band was set so that at most 1% of each class lies beyond it on the wrong si
 ## Measured
 
 Value with its 95% interval from resampling patients; accuracy, sensitivity, specificity, precision and NPV have an
-exact binomial one, of as many images as vary like the resamples.
+exact binomial one, of as many images as vary like the resamples, at most as many as there are.
 
 {tables}
 

@@ -233,8 +233,8 @@ def write_index(folder: Path) -> Path:
     ran_with: dict[str, dict[str, list[str]]] = {"commit": {}, "lock": {}}
     for entry in notebooks:
         for key, found in ran_with.items():
-            if entry.get(key):
-                found.setdefault(entry[key], []).append(entry["stem"][:2])
+            if entry.get("commit"):  # it has run
+                found.setdefault(entry.get(key) or "unknown", []).append(entry["stem"][:2])
     summary = _read(folder / "explanations.json").get("summary")
     text = (
         _environment()

@@ -60,7 +60,7 @@ def test_another_recipe_for_a_recorded_run_changes_what_the_recipe_sets():
     assert (changed.recipe, changed.unfrozen_layers, changed.image_size) == ("full", -1, base.image_size)
     assert make_settings(overrides={"recipe": "classic"}, base=base) == base
     named = make_settings("smoke", {"zoom": 0.4, "patience": 9})
-    changed = make_settings(overrides={"recipe": "full", "patience": 3}, base=named)
+    changed = make_settings(overrides={"recipe": "full", "patience": 3}, base=named, named=["zoom", "patience"])
     assert (changed.zoom, changed.patience, changed.unfrozen_layers) == (0.4, 3, -1)
 
 

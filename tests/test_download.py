@@ -70,6 +70,12 @@ def test_a_complete_dataset_is_left_alone(destination, capsys):
     assert "Nothing to do" in capsys.readouterr().out
 
 
+def test_a_file_in_the_place_of_the_dataset_is_named(destination, capsys):
+    destination.write_text("x")
+    assert download.main([]) == 1
+    assert "is there but no folder; move it away" in capsys.readouterr().err
+
+
 def test_an_incomplete_dataset_is_left_alone_and_named(destination, capsys):
     draw_dataset(destination, {"train": 6, "test": 3})
     assert download.main([]) == 1

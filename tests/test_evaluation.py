@@ -5,14 +5,22 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
-from scipy.stats import binomtest
+from scipy.special import expit, logit
+from scipy.stats import beta, binomtest
 from sklearn import metrics as sk
 
 from helpers import evaluation, published
 from helpers.config import InputError
-from helpers.evaluation import calibrate, choose_threshold, fit_calibration, outcomes, summarise, where_rarer
-from helpers.intervals import bootstrap, mean_interval
+from helpers.evaluation import (
+    calibrate,
+    calibration_effect,
+    choose_threshold,
+    fit_calibration,
+    outcomes,
+    summarise,
+    where_rarer,
+)
+from helpers.intervals import SHARES, bootstrap, mean_interval
 from helpers.metrics import METRICS, measure, predictive_values, reliability, weighted
 
 LABELS = np.array([0, 0, 1, 0, 1, 1])
@@ -316,13 +324,40 @@ def test_bootstrap_of_independent_images_has_the_binomial_width():
     assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * deviation, rel=0.1)
 
 
+def test_what_calibration_does_is_measured_and_can_be_carried_to_another_prevalence():
+    rng = np.random.default_rng(0)
+    labels = rng.random(4000) < 0.3
+    logits = rng.normal(0, 1, 4000) + 2 * labels - 1  # the log of the ratio of likelihoods is 2 x logit
+    right = {"method": "platt", "slope": 2.0, "intercept": float(logit(0.7))}  # fitted where 70% have pneumonia
+    table = calibration_effect(labels, logits, right, 0.7, range(4000), 200, 1)
+    assert list(table.index) == ["before", "after", "after, for the share here"]
+    assert table.loc["after, for the share here", "ECE"] < 0.03 < 0.1 < table.loc["after", "ECE"]
+    np.testing.assert_allclose(table["ECE if perfect"].astype(float), 0.015, atol=0.01)
+    assert table.loc["after", "Brier score"] == pytest.approx(np.mean((calibrate(logits, right) - labels) ** 2))
+    assert table["minus before"].str[0].tolist() == ["–", "+", "-"]
+    assert len(calibration_effect(labels, logits, right, None, range(4000), 5, 1)) == 2
+    assert len(calibration_effect(labels[labels], logits[labels], right, 0.7, range(labels.sum()), 5, 1)) == 2
+    none = {"method": "none", "slope": 1.0, "intercept": 0.0}
+    assert len(calibration_effect(labels, logits, none, 0.7, range(4000), 5, 1)) == 2
+
+
 def test_bootstrap_of_repeated_images_is_as_wide_as_without_the_repeats():
     # Four copies of an image tell no more than one: resampling images instead would halve the interval.
     labels, scores = draw(100, 11)
     alone = bootstrap(labels, scores, 0.5, range(100), 500, 1)
     repeated = bootstrap(np.tile(labels, 4), np.tile(scores, 4), 0.5, np.tile(range(100), 4), 500, 1)
     for name in METRICS:
-        assert repeated[name] == pytest.approx(alone[name], abs=1e-9), name
+        near = 0.02 if name in SHARES else 1e-9  # shares are of no more images than there are
+        assert repeated[name] == pytest.approx(alone[name], abs=near), name
+
+
+def test_a_share_is_never_surer_than_of_as_many_images_as_there_are():
+    labels, patients = np.ones(40, int), np.repeat(range(20), 2)
+    scores = np.tile([0.2, 0.8], 20)  # of each patient one is found: no resample has another sensitivity than a half
+    scores[:2] = 0.8  # but those of one patient, so that resamples vary a little
+    found = bootstrap(labels, scores, 0.5, patients, 500, 1)["sensitivity"]
+    exact = beta.ppf([0.025, 0.975], [21, 22], [20, 19])
+    assert [found["low"], found["high"]] == pytest.approx(list(exact), abs=1e-9)
 
 
 def test_interval_needs_half_of_the_resamples():

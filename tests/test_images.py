@@ -275,8 +275,11 @@ def test_a_window_over_falling_values_turns_nothing_round():
     )
     np.testing.assert_allclose(windowed.astype(int), plain.astype(int), atol=1)
     assert plain.ravel()[0] > plain.ravel()[-1]  # stored values rise, rescaled ones fall
-    shown = images.read_image(dicom(DEEP, **rescale, WindowCenter=2048, WindowWidth=4096, photometric="MONOCHROME1"))
+    window = {"WindowCenter": 2048, "WindowWidth": 4096}
+    shown = images.read_image(dicom(DEEP, **rescale, **window, photometric="MONOCHROME1"))
     np.testing.assert_array_equal(shown, 255 - windowed)
+    rising = images.read_image(dicom(DEEP, **window))  # a slope without an intercept rescales nothing
+    np.testing.assert_array_equal(images.read_image(dicom(DEEP, RescaleSlope=-1, **window)), rising)
 
 
 def test_signed_values_without_a_window_are_spread_over_all_greys():

@@ -435,6 +435,18 @@ def test_a_setting_added_later_outdates_nothing(house, monkeypatch):
     assert keys() == now
 
 
+def test_an_image_replaced_by_one_of_equal_size_is_noticed(tmp_path):
+    file = tmp_path / "train" / "NORMAL" / "a.dcm"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"one")
+    settings = config.make_settings("chest_xray", {"data": str(tmp_path)})
+    before = provenance.listing(settings)
+    assert provenance.listing(settings) == before
+    file.write_bytes(b"two")
+    os.utime(file, ns=(0, 1))  # some file systems count in seconds
+    assert provenance.listing(settings) != before
+
+
 def test_a_model_without_a_threshold_is_refused_before_anything_is_read(house, capsys, tmp_path):
     for folder in ("test/NORMAL", "test/PNEUMONIA", "head"):
         (tmp_path / "d" / folder).mkdir(parents=True)
@@ -525,8 +537,9 @@ def test_index_shows_numbers_and_escapes(tmp_path):
     config.write_json(tmp_path / "explanations.json", {"summary": {"pointing_game": number, "chance": 0.2}})
     entry = {"title": "<Five>", "purpose": "a < b", "status": "outdated", "seconds": 61.0, "peak_memory": 1.2e9}
     parameters = {"phantoms": 5, "data": "<x>"}
-    notebooks = {"04_fine_tuning": {"title": "Four", "status": "done", "lock": "a" * 64}}
-    notebooks["05_evaluation"] = entry | {"lock": "b" * 64}
+    notebooks = {"03_training": {"title": "Three", "status": "done", "commit": "c"}}  # from before locks were recorded
+    notebooks["04_fine_tuning"] = {"title": "Four", "status": "done", "commit": "c", "lock": "a" * 64}
+    notebooks["05_evaluation"] = entry | {"commit": "c", "lock": "b" * 64}
     record = {"run": "r", "profile": "smoke", "notebooks": notebooks, "parameters": parameters}
     config.write_json(tmp_path / "run.json", record | {"changed": ["data"], "command": "python 'a b'"})
     page = report.write_index(tmp_path).read_text(encoding="utf-8")
@@ -540,7 +553,7 @@ def test_index_shows_numbers_and_escapes(tmp_path):
         "&lt;x&gt;",
     ):
         assert wanted in page
-    assert "<code>aaaaaaaaaaaa</code>: 04; <code>bbbbbbbbbbbb</code>: 05" in page
+    assert "<code>unknown</code>: 03; <code>aaaaaaaaaaaa</code>: 04; <code>bbbbbbbbbbbb</code>: 05" in page
     for wanted in ("61 s", "1.2 GB", "has to run again", report.BANNER, "python &#39;a b&#39;", "Virus · Sensitivity"):
         assert wanted in page
     assert not re.search(r"<script|https?://|<Five>|<x>", page)
