@@ -209,14 +209,17 @@ def number_series(manifest: pd.DataFrame) -> pd.DataFrame:
     """Which numbers of each series of patients (bacteria, virus, IM, NORMAL2-IM) are in train (with val) and in test.
 
     Columns train and test ("1 to 77"; "–" for none), in both (how many numbers), and blocks: into how many runs of one
-    side, or of both, the series falls from its lowest number to its highest. A row for each series; other
-    names are left out.
+    side, or of both, the series falls from its lowest number to its highest. A row for each series; names of
+    no pattern are left out.
     """
-    pattern = r"^(?:person(?=\d+_)|((?:NORMAL2-)?IM)-)(\d+)(?:_(bacteria|virus))?$"
-    healthy, number, sick = (manifest["patient"].str.extract(pattern)[column] for column in range(3))
-    sides = np.where(manifest["split"] == "test", "test", "train")
-    known = pd.DataFrame({"series": healthy.fillna(sick), "number": number, "side": sides}).dropna()
-    known = known.astype({"number": int}).drop_duplicates()
+    named = manifest[manifest["patient"] != manifest["path"]]  # see parse_name
+    known = pd.DataFrame(
+        {
+            "series": named["patient"].str.replace(r"^person\d+_|-\d+$", "", regex=True),
+            "number": named["patient"].str.extract(r"(?:person|IM-)(\d+)", expand=False).astype(int),
+            "side": np.where(named["split"] == "test", "test", "train"),
+        }
+    ).drop_duplicates()
     rows = {}
     for name, part in known.groupby("series"):
         held = {side: part.loc[part["side"] == side, "number"] for side in ("train", "test")}

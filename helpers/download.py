@@ -64,9 +64,9 @@ def fetch() -> Path:
 def bring() -> str:
     """Make DESTINATION the complete public dataset; returns what was done. InputError where that fails."""
     complete = f"{DESTINATION} is complete: {', '.join(f'{n:,} {split}' for split, n in EXPECTED.items())} images."
-    if DESTINATION.exists() and not DESTINATION.is_dir():
-        raise InputError(f"{DESTINATION} is there but no folder; move it away, then ask again.")
     if DESTINATION.exists():
+        if not DESTINATION.is_dir():
+            raise InputError(f"{DESTINATION} is there but no folder; move it away, then ask again.")
         if wrong := differences(DESTINATION):
             raise InputError(f"{DESTINATION} is there but not complete ({wrong}); move it away, then ask again.")
         return f"Nothing to do: {complete}"

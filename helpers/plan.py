@@ -149,11 +149,13 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
             raise InputError(
                 f"{setting}={getattr(settings, setting)} is not a model folder: there is no model.json in it."
             )
-        if reads and setting == "teacher" and (size := _size(card)) not in (None, settings.image_size):
+        known = _read(card) if reads else {}
+        size = (known.get("input_size") or [settings.image_size])[0]
+        if setting == "teacher" and size != settings.image_size:
             raise InputError(
                 f"teacher={settings.teacher} sees {size} pixels, not {settings.image_size}: set image_size={size}."
             )
-        if reads and setting == "model" and _unfinished(card):
+        if setting == "model" and known.get("threshold", 0) is None:
             raise InputError(
                 f"model={settings.model} has no threshold yet and cannot be evaluated: take the folder model/ of a run "
                 f"whose notebook {MODEL_NOTEBOOK} is done."
@@ -162,18 +164,12 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
         raise InputError(f"weights={settings.weights} is neither a file nor one of {', '.join(config.WEIGHTS)}.")
 
 
-def _unfinished(card: Path) -> bool:
+def _read(card: Path) -> dict:
     try:
-        return json.loads(card.read_text(encoding="utf-8"))["threshold"] is None
-    except (ValueError, KeyError, TypeError):  # damaged: notebook 05 says in which way
-        return False
-
-
-def _size(card: Path) -> int | None:
-    try:
-        return int(json.loads(card.read_text(encoding="utf-8"))["input_size"][0])
-    except (ValueError, KeyError, TypeError):  # damaged: notebook 04 says in which way
-        return None
+        found = json.loads(card.read_text(encoding="utf-8"))
+    except ValueError:  # damaged: the notebook that loads it says in which way
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def absolute(settings: Settings) -> Settings:

@@ -115,14 +115,14 @@ def publish(run: str, target: Path) -> None:
     predictions = dataset.read_table(folder / "predictions.csv", "05_evaluation")
     views = settings.validation_views
     manifest = dataset.read_table(folder / "manifest.csv", "01_eda")
-    numbers, patients = (row for _, row in dataset.shared_numbers(manifest).iterrows())
+    numbers = dataset.shared_numbers(manifest)
     sizes = manifest.loc[~manifest["excluded"], ["width", "height"]].drop_duplicates().astype(int).to_numpy().tolist()
     text = _TEXT.format(
         flow=_flow(dataset.read_table(folder / "splits.csv", "02_preprocessing")),
         excluded=int((manifest["excluded"] & (manifest["split"] != "test")).sum()),
-        numbers=numbers["in test"],
-        shared=numbers["in both"],
-        within=patients["in both"],
+        numbers=numbers.loc["bare number", "in test"],
+        shared=numbers.loc["bare number", "in both"],
+        within=numbers.loc["patient (number and subtype)", "in both"],
         copies=_COPIES.format(*sizes[0]) if len(sizes) == 1 else "",
         backbone=card["backbone"],
         weights=card["weights_origin"],

@@ -329,12 +329,12 @@ def test_series_of_numbers_are_told_apart_and_cut_into_blocks():
     patients = [f"person{n}_virus" for n in (3, 9, 10, 40, 9)]
     patients += ["person7_bacteria", "IM-0115", "NORMAL2-IM-0007", "x.png"]
     sides = ["test", "train", "val", "test", "test", "train", "test", "train", "train"]
-    series = dataset.number_series(pd.DataFrame({"patient": patients, "split": sides}))
+    series = dataset.number_series(pd.DataFrame({"path": "x.png", "patient": patients, "split": sides}))
     assert series.loc["virus"].tolist() == ["9 to 10", "3 to 40", 1, 4]  # 3 | 9 in both | 10 | 40
     assert series.loc["bacteria"].tolist() == ["7 to 7", "–", 0, 1]
     assert series.loc["IM"].tolist() == ["–", "115 to 115", 0, 1]
     assert list(series.index) == ["IM", "NORMAL2-IM", "bacteria", "virus"]
-    assert dataset.number_series(pd.DataFrame({"patient": ["x.png"], "split": ["train"]})).empty
+    assert dataset.number_series(pd.DataFrame({"path": ["x.png"], "patient": ["x.png"], "split": ["train"]})).empty
 
 
 def test_the_fingerprint_depends_on_names_and_bytes_only(scanned):

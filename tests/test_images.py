@@ -268,14 +268,10 @@ def test_a_window_is_in_rescaled_units():
 
 
 def test_a_window_over_falling_values_turns_nothing_round():
-    rescale = {"RescaleSlope": -1, "RescaleIntercept": 4095}
-    plain, windowed = (
-        images.read_image(dicom(DEEP, **rescale, **window))
-        for window in ({}, {"WindowCenter": 2048, "WindowWidth": 4096})
-    )
+    rescale, window = {"RescaleSlope": -1, "RescaleIntercept": 4095}, {"WindowCenter": 2048, "WindowWidth": 4096}
+    plain, windowed = (images.read_image(dicom(DEEP, **rescale, **some)) for some in ({}, window))
     np.testing.assert_allclose(windowed.astype(int), plain.astype(int), atol=1)
     assert plain.ravel()[0] > plain.ravel()[-1]  # stored values rise, rescaled ones fall
-    window = {"WindowCenter": 2048, "WindowWidth": 4096}
     shown = images.read_image(dicom(DEEP, **rescale, **window, photometric="MONOCHROME1"))
     np.testing.assert_array_equal(shown, 255 - windowed)
     rising = images.read_image(dicom(DEEP, **window))  # a slope without an intercept rescales nothing
