@@ -74,7 +74,8 @@ def calibration_effect(
     """What `calibration` does to the probabilities of images with these logits, float (n,), of `patients` (n,).
 
     Rows: "before" and "after" it, and "after, for the share here", where it was fitted on images of another prevalence,
-    `fitted_at` (None: unknown): the odds times the ratio of both prevalences' odds; not for images of one class.
+    `fitted_at` (None: unknown): the odds times the ratio of both prevalences' odds; not for images of one class, nor for
+    the calibration "none".
     Columns: ECE; ECE if perfect, its mean were every probability exactly right, by 200 draws of labels; Brier score;
     minus before, as text: its difference from that before with the 95% interval, paired by patient.
     """
@@ -88,11 +89,12 @@ def calibration_effect(
     for kind, probabilities in kinds.items():
         found = measure(positive, probabilities, 0.5)
         perfect = [measure(rng.random(len(logits)) < probabilities, probabilities, 0.5)["ece"] for _ in range(200)]
-        pair = (kinds["before"], 0.5), (probabilities, 0.5)
-        change = paired_differences(positive, *pair, patients, resamples, seed)["brier"]
         rows[kind] = {"ECE": found["ece"], "ECE if perfect": np.mean(perfect), "Brier score": found["brier"]}
-        rows[kind]["minus before"] = "{difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**change)
-    rows["before"]["minus before"] = "–"
+        rows[kind]["minus before"] = "–"
+        if kind != "before":
+            pair = (kinds["before"], 0.5), (probabilities, 0.5)
+            change = paired_differences(positive, *pair, patients, resamples, seed)["brier"]
+            rows[kind]["minus before"] = "{difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**change)
     return pd.DataFrame(rows).T
 
 
