@@ -74,10 +74,10 @@ def calibration_effect(
     """What `calibration` does to the probabilities of images with these logits, float (n,), of `patients` (n,).
 
     Rows: "before" and "after" it, and "after, for the share here", where it was fitted on images of another prevalence,
-    `fitted_at` (None: unknown): the odds times the ratio of both prevalences' odds; not for images of one class, nor for
-    the calibration "none".
-    Columns: ECE; ECE if perfect, its mean were every probability exactly right, by 200 draws of labels; Brier score;
-    minus before, as text: its difference from that before with the 95% interval, paired by patient.
+    `fitted_at` (None: unknown): the odds times the ratio of both prevalences' odds; not for images of one class, nor
+    where nothing could be fitted. Columns: ECE; ECE if perfect, its mean were every probability exactly right, by 200
+    draws of labels; Brier score; minus before, as text: its difference from that before with the 95% interval, paired
+    by patient.
     """
     positive, logits = checked(labels, logits, what="logits")
     kinds, share = {"before": expit(logits), "after": calibrate(logits, calibration)}, positive.mean()
