@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -179,6 +180,14 @@ def layers_table(members: list[keras.layers.Layer]) -> pd.DataFrame:
         learns = ("yes" if layer.trainable else "no") if layer.weights else "–"
         rows.append((layer.name, type(layer).__name__, layer.count_params(), learns))
     return pd.DataFrame(rows, columns=["layer", "type", "weights", "learns"]).set_index("layer")
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """Fingerprint of a model's weights as they are, whatever file they came from."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
 def weight_change(before: keras.Model, after: keras.Model) -> pd.DataFrame:

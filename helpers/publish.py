@@ -73,10 +73,12 @@ The public test set has 624 images; where n is smaller, the others were not at h
 - The guard stops most of what is no chest X-ray, not all; see reports/RESULTS.md for how it was measured.
 - Probabilities assume the share of pneumonia among the validation images; where it is rarer, they are too high, and
   precision is lower than measured here.
-- Heatmaps are hints, not findings.
+- Heatmaps are hints, not findings. A method with far more heat in the outer tenth than an even spread would have says
+  nothing of where in the lungs.
 
 The weights: CC BY 4.0, as the images; name their source. The code: MIT.
 """
+_VIEWS = "as they are and under {} random changes each, as in training but for frames"
 _LOOKS = """
 Where it looks (notebook 6; heat on {} images):
 
@@ -135,7 +137,7 @@ def publish(run: str, target: Path) -> None:
         run=shlex.quote(run),
         threshold=card["threshold"],
         policy=card["threshold_policy"],
-        views=f"as they are and under {views} random changes each as in training" if views else "as they are",
+        views=_VIEWS.format(views) if views else "as they are",
         doubt="\n".join(_doubt(name, part, card) for name, part in predictions.groupby("split")),
         looks=_looks(folder, record),
         low=card["uncertain"][0],

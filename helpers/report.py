@@ -204,17 +204,19 @@ def _metrics(metrics: dict) -> dict | None:
 
 
 def _cost(folder: Path) -> list[dict]:
-    """What training took, by stage: epochs, seconds of the middle one, and images a second."""
+    """What training took, by stage: epochs, seconds of the middle one and of all, and images a second."""
     splits = folder / "splits.csv"
     trained = splits.read_text(encoding="utf-8").count(",train,") if splits.exists() else 0
     rows = []
     for stage in ("pretraining", "head", "fine_tuning"):
         history = _read(folder / "training" / stage / "state.json").get("history", [])[1:]
         if history:
-            seconds = statistics.median(epoch["seconds"] for epoch in history)
+            took = [epoch["seconds"] for epoch in history]
+            seconds = statistics.median(took)
             known = trained if stage != "pretraining" else 0
             speed = f"{known / seconds:.{0 if known > 20 * seconds else 1}f}" if known and seconds else ""
-            rows.append({"stage": human_name(stage), "epochs": len(history), "seconds": seconds, "speed": speed})
+            row = {"stage": human_name(stage), "epochs": len(history), "seconds": seconds, "total": sum(took)}
+            rows.append(row | {"speed": speed})
     return rows
 
 

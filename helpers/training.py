@@ -222,6 +222,8 @@ def train_stage(
     unfrozen = 0 if head else settings.unfrozen_layers
     first = 0 if head else settings.head_epochs  # each stage has its own epoch numbers: no order is drawn twice
     key, folder = stage_key(stage, images, splits, settings), run / "training" / stage
+    if not head:
+        key = config.fingerprint([key, model.weights_sha256(classifier)])  # another head, another training
     train, validation = training_parts(splits, settings).values()
     model.freeze(classifier, unfrozen)
     model.set_precision(classifier, precision(settings))

@@ -281,6 +281,21 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path, cache, splits, mon
     assert not (tmp_path / "killed" / "training" / "activations").exists()
 
 
+@pytest.mark.usefixtures("graphs")
+def test_fine_tuning_begins_with_the_head_it_is_given_not_with_that_of_an_earlier_training(tmp_path, cache, splits):
+    chosen = settings(fine_tuning_epochs=1, unfrozen_layers=2)
+
+    def fine_tune(shift: float) -> pd.DataFrame:
+        network = images_network()
+        weights = network.get_weights()
+        network.set_weights([*weights[:-2], weights[-2] + np.float32(shift), weights[-1]])
+        return training.train_stage(network, "fine_tuning", cache, splits, chosen, tmp_path)[1]
+
+    first = fine_tune(0.0)
+    assert fine_tune(0.0).equals(first)  # seconds included: read off, not trained again
+    assert fine_tune(0.5)["loss"][1] != first["loss"][1]
+
+
 def test_a_stage_depends_on_its_own_settings_the_split_and_the_content_of_what_it_reads(splits, tmp_path):
     pixels = np.zeros((len(splits), 4, 4), np.uint8)
 
