@@ -25,7 +25,7 @@ def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
             f"there is no run in {config.shown(folder)}: name a folder below reports/ that has a run.json."
         )
     predictions = pd.read_csv(config.needs(folder / "predictions.csv", "05_evaluation"))
-    if not provenance.evaluated(record):
+    if not provenance.evaluated(record, folder):
         raise InputError(
             f"reports/{run} is not finished, or its predictions are older than its settings; go on with "
             f"`python -m helpers.run --name {shlex.quote(run)} --resume`."
@@ -114,7 +114,7 @@ def runs_table(folder: Path) -> pd.DataFrame:
         if aside or not record or not own or provenance.dataset_state(file.parent) != own:
             continue
         saved = bool(record["parameters"].get("model"))
-        if file.parent != folder and (saved or not provenance.evaluated(record)):
+        if file.parent != folder and (saved or not provenance.evaluated(record, file.parent)):
             continue
         if test := json.loads(file.read_text(encoding="utf-8")).get("test"):
             values = {name: record["parameters"].get(name) for name in ("recipe", "backbone", "seed")}

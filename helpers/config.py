@@ -76,18 +76,18 @@ class Settings:
     batch_size: int = _setting(32, "03", "images per training step", 1, 1024)
     class_weights: bool = _setting(True, "03", "weigh both classes equally in the loss")
     label_smoothing: float = _setting(0.0, "03", "label smoothing of the loss", 0.0, 0.4)
-    rotation: float = _setting(15.0, "03", "augmentation: largest rotation either way, degrees", 0.0, 180.0)
-    zoom: float = _setting(0.15, "03", "augmentation: largest zoom in or out, share of the size", 0.0, 0.9)
-    shear: float = _setting(8.0, "03", "augmentation: largest shear either way, degrees", 0.0, 60.0)
-    translation: float = _setting(0.06, "03", "augmentation: largest shift either way, share of the size", 0.0, 0.5)
-    brightness: float = _setting(0.15, "03", "augmentation: largest change of brightness, share of 255", 0.0, 1.0)
-    contrast: float = _setting(0.25, "03", "augmentation: largest change of contrast, share", 0.0, 0.95)
-    mirror: bool = _setting(False, "03", "augmentation: swap left and right in half of the images")
-    gamma: float = _setting(0.0, "03", "augmentation: largest gamma either way, as its logarithm", 0.0, 2.0)
-    sharpness: float = _setting(0.0, "03", "augmentation: most blurring or sharpening, share of a 5x5 blur", 0.0, 1.0)
-    noise: float = _setting(0.0, "03", "augmentation: largest standard deviation of noise, share of 255", 0.0, 0.5)
+    rotation: float = _setting(15.0, "02", "augmentation: largest rotation either way, degrees", 0.0, 180.0)
+    zoom: float = _setting(0.15, "02", "augmentation: largest zoom in or out, share of the size", 0.0, 0.9)
+    shear: float = _setting(8.0, "02", "augmentation: largest shear either way, degrees", 0.0, 60.0)
+    translation: float = _setting(0.06, "02", "augmentation: largest shift either way, share of the size", 0.0, 0.5)
+    brightness: float = _setting(0.15, "02", "augmentation: largest change of brightness, share of 255", 0.0, 1.0)
+    contrast: float = _setting(0.25, "02", "augmentation: largest change of contrast, share", 0.0, 0.95)
+    mirror: bool = _setting(False, "02", "augmentation: swap left and right in half of the images")
+    gamma: float = _setting(0.0, "02", "augmentation: largest gamma either way, as its logarithm", 0.0, 2.0)
+    sharpness: float = _setting(0.0, "02", "augmentation: most blurring or sharpening, share of a 5x5 blur", 0.0, 1.0)
+    noise: float = _setting(0.0, "02", "augmentation: largest standard deviation of noise, share of 255", 0.0, 0.5)
     frame: float = _setting(
-        0.0, "03", "augmentation, not of cached views: widest strip replaced at each edge, share of the size", 0.0, 0.45
+        0.0, "02", "augmentation, not of cached views: widest strip replaced at each edge, share of the size", 0.0, 0.45
     )
     cached_views: int = _setting(
         2, "03", "augmented views per image whose frozen activations are computed once; 0: anew in every epoch", 0, 100
@@ -297,9 +297,9 @@ def make_settings(
 ) -> Settings:
     """Settings of `profile` (or a recorded `base`, of which `named` were set by hand) with `overrides` by field name.
 
-    A recipe sets what neither the profile, nor `overrides`, nor `named` name. Where `data` names a folder, a profile
-    of phantoms reads that instead, unless `phantoms` is named too. Raises InputError for an unknown profile or name
-    (naming the nearest right one), an impossible value, or values that are impossible together.
+    A recipe sets what neither the profile, nor `overrides`, nor `named` name. Where `data` names a folder, that is read
+    and nothing drawn; `phantoms` then says how many were drawn into it, unless it is named too. InputError for an
+    unknown profile or name (naming the nearest right one), an impossible value, or values that are impossible together.
     """
     checked = {}
     given = overrides or {}
@@ -307,7 +307,7 @@ def make_settings(
         profile = _convert("profile", profile)
         base = _fresh(profile, _convert("recipe", given.get("recipe", PROFILES[profile].get("recipe", "classic"))))
         if given.get("data"):
-            checked["phantoms"] = 0
+            checked["phantoms"] = phantoms_in(Path(str(given["data"])).expanduser())
     elif "recipe" in given:
         before, after = (_fresh(base.profile, name) for name in (base.recipe, _convert("recipe", given["recipe"])))
         differing = [name for name in FIELDS if getattr(after, name) != getattr(before, name)]
@@ -319,6 +319,12 @@ def make_settings(
     settings = replace(base, **checked)
     _check_together(settings)
     return settings
+
+
+def phantoms_in(folder: Path) -> int:
+    """How many phantom patients were drawn into a dataset folder, by its phantoms.json; 0 where there is none."""
+    patients = read_json(folder / "phantoms.json").get("patients")
+    return patients if isinstance(patients, int) else 0
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:
@@ -429,6 +435,15 @@ def sha256(file: Path) -> str:
 def fingerprint(value) -> str:
     """First 16 hex digits of the SHA-256 of `value` as JSON: what a cached result depends on, in short."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def read_json(path: Path) -> dict:
+    """What a JSON file holds; {} where it is missing or damaged, or holds something else than an object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def writable(text: str) -> str:

@@ -69,7 +69,8 @@ def image_files(root: Path) -> Iterator[tuple[str, str, str]]:
     for split in ("train", "val", "test"):
         for folder in sorted(folders[split].iterdir()) if split in folders else ():
             if folder.name.upper() in LABELS and folder.is_dir():
-                for directory, _, names in os.walk(folder):
+                for directory, below, names in os.walk(folder):
+                    below[:] = [name for name in below if not name.startswith(".")]
                     for name in names:
                         if not name.startswith(".") and name.lower().endswith(config.SUFFIXES):
                             path = (Path(directory) / name).relative_to(root).as_posix()
@@ -233,6 +234,11 @@ def dataset_fingerprint(manifest: pd.DataFrame) -> str:
     """SHA-256 over the sorted "path sha256" lines of a manifest: equal for equal datasets, wherever they lie."""
     lines = sorted(f"{p} {d}\n" for p, d in zip(manifest["path"], manifest["sha256"], strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def public_names(manifest: pd.DataFrame) -> bool:
+    """Whether every image is named as in the public dataset (and as phantoms are)."""
+    return bool((manifest["patient"] != manifest["path"]).all())
 
 
 def check_classes(manifest: pd.DataFrame) -> None:

@@ -19,7 +19,7 @@ def plain(markup: str) -> str:
 
 
 def headings(markup: str, contents: list[dict]) -> str:
-    """`markup` with an id, unique over the page, on every heading; h2 and h3 are added to `contents`."""
+    """`markup` with an id, unique over the page, on every heading, each of which is added to `contents`."""
 
     def mark(match: re.Match) -> str:
         level, inner = int(match.group(1)), re.sub(r'<a class="anchor-link".*?</a>', "", match.group(2))

@@ -231,6 +231,9 @@ def read_card(folder: Path) -> dict:
         raise InputError(f"{card_file} is damaged: {error!r}.") from error
     if number > FORMAT:
         raise InputError(f"{card_file} has format {number}; this code reads up to {FORMAT}: update it.")
+    size, calibration = card.get("input_size"), card.get("calibration")
+    if not isinstance(size, list) or (card.get("threshold") is not None and not isinstance(calibration, dict)):
+        raise InputError(f"{card_file} is damaged: it needs input_size, a list, and with a threshold a calibration.")
     for file, wanted in ((model_file, digest), (folder / guard.FILE, card.get("guard_sha256"))):
         if wanted and not (file.is_file() and config.sha256(file) == wanted):
             raise InputError(f"{file} does not fit the checksum in model.json: one of them was changed or damaged.")
@@ -246,14 +249,18 @@ def load(folder: Path) -> tuple[keras.Model, dict]:
         raise InputError(f"{folder / 'model.keras'} cannot be loaded: {_in_short(error)}") from error
 
 
-def make_card(settings: Settings, fingerprint: str) -> dict:
-    """What model.json says of a model that has no threshold yet; notebook 05 fills the rest."""
+def make_card(settings: Settings, fingerprint: str, public: bool) -> dict:
+    """What model.json says of a model that has no threshold yet; notebook 05 fills the rest.
+
+    `fingerprint` of the dataset it was trained on; `public`: whether that is the public one, as far as names tell.
+    """
     return {
         "labels": list(config.LABELS),
         "backbone": settings.backbone,
         "weights_origin": config.weights_origin(settings),
         "dataset_fingerprint": fingerprint,
         "phantoms": settings.phantoms > 0,
+        "public": public,
         "versions": config.versions(),
         "threshold": None,
         "threshold_policy": None,
@@ -266,11 +273,14 @@ def make_card(settings: Settings, fingerprint: str) -> dict:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a model folder, refusing one that does not hold together."""
+    """Copy a model folder, refusing one that does not hold together; each file is put in place whole, the card last."""
     card = read_card(source)
     if source.resolve() == target.resolve():
         return
     target.mkdir(parents=True, exist_ok=True)
+    names = ("model.keras", *([guard.FILE] if "guard_sha256" in card else []), "model.json")
+    for name in names:
+        shutil.copyfile(source / name, target / f"{name}.part")
     (target / guard.FILE).unlink(missing_ok=True)
-    for name in ("model.keras", "model.json", *([guard.FILE] if "guard_sha256" in card else [])):
-        shutil.copyfile(source / name, target / name)
+    for name in names:
+        config.put(target / f"{name}.part", target / name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +82,8 @@ def make_plan(args: argparse.Namespace, name: str) -> Plan:
         raise InputError(
             f"reports/{name} was made with profile {base.profile}, not {args.profile}: give another --name."
         )
-    if overrides.get("data") and base.phantoms and "phantoms" not in overrides:
-        overrides["phantoms"] = 0  # a folder was named: read it instead of drawing into it
+    if overrides.get("data") and "phantoms" not in overrides:  # a folder was named: read it, draw nothing into it
+        overrides["phantoms"] = config.phantoms_in(config.ROOT / overrides["data"])
     settings = config.make_settings(overrides=overrides, base=base, named=record.get("changed", ()) if record else ())
     changed = [key for key in overrides if getattr(settings, key) != getattr(base, key)]
 
@@ -97,7 +96,7 @@ def make_plan(args: argparse.Namespace, name: str) -> Plan:
             holds = "a run with a model of its own" if trained else "a run on another dataset"
             raise InputError(f"reports/{name} holds {holds}; give this evaluation its own --name.")
         earlier = [key for key in changed if FIELDS[key].metadata["notebook"] < number]
-        if earlier and not args.resume:
+        if earlier:
             first = min(FIELDS[key].metadata["notebook"] for key in earlier)
             raise InputError(
                 f"{', '.join(earlier)} would change what notebook {first} made in reports/{name}, which does not run "
@@ -120,15 +119,22 @@ def make_plan(args: argparse.Namespace, name: str) -> Plan:
                 f"model={settings.model} is for evaluating, not for training: add --from {MODEL_NOTEBOOK} (and --data)."
             )
         planned = notebooks[index:]
+    aside = exists and not partial
+    for key in provenance.PATHS if aside else ():
+        if Path(provenance.absolute(key, getattr(settings, key))).is_relative_to(folder):
+            raise InputError(
+                f"{key}={getattr(settings, key)} lies in reports/{name}, which would be moved aside for this run: "
+                "give it another --name."
+            )
     todo = [notebooks[index]] if args.only else [notebook for notebook in planned if notebook.name[:2] >= number]
-    return Plan(name, folder, settings, planned, todo, record, args.resume, exists and not partial)
+    return Plan(name, folder, settings, planned, todo, record, args.resume, aside)
 
 
 def check_inputs(settings: Settings, todo: list[Path]) -> None:
     """Refuse, before anything runs, what could only fail later: InputError about dataset, model or weights."""
     numbers = {notebook.name[:2] for notebook in todo}
     reads_model = settings.model and MODEL_NOTEBOOK in numbers
-    if not settings.phantoms and ("01" in numbers or reads_model):
+    if (settings.data or not settings.phantoms) and ("01" in numbers or reads_model):
         root = config.dataset_folder(absolute(settings))
         named = settings.data or f"data/{settings.profile}"
         if not root.is_dir():
@@ -149,8 +155,9 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
             raise InputError(
                 f"{setting}={getattr(settings, setting)} is not a model folder: there is no model.json in it."
             )
-        known = _read(card) if reads else {}
-        size = (known.get("input_size") or [settings.image_size])[0]
+        known = config.read_json(card) if reads else {}  # where it is damaged, the notebook that loads it says how
+        size = known.get("input_size")
+        size = size[0] if isinstance(size, list) and size else settings.image_size
         if setting == "teacher" and size != settings.image_size:
             raise InputError(
                 f"teacher={settings.teacher} sees {size} pixels, not {settings.image_size}: set image_size={size}."
@@ -162,14 +169,6 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
             )
     if "03" in numbers and settings.weights not in config.WEIGHTS and not Path(absolute(settings).weights).is_file():
         raise InputError(f"weights={settings.weights} is neither a file nor one of {', '.join(config.WEIGHTS)}.")
-
-
-def _read(card: Path) -> dict:
-    try:
-        found = json.loads(card.read_text(encoding="utf-8"))
-    except ValueError:  # damaged: the notebook that loads it says in which way
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def absolute(settings: Settings) -> Settings:

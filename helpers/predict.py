@@ -95,11 +95,11 @@ class Predictor:
 
 def made_for(card: dict) -> str:
     """In words: what images the model of this card was trained on."""
-    return (
-        "phantoms drawn by code"
-        if card.get("phantoms")
-        else "frontal chest X-rays of children aged 1 to 5, one hospital"
-    )
+    if card.get("phantoms"):
+        return "phantoms drawn by code"
+    if card.get("public", True):  # older cards do not say; those models were
+        return "frontal chest X-rays of children aged 1 to 5, one hospital"
+    return "chest X-rays like those it was trained on"
 
 
 def doubts(image: np.ndarray) -> Iterator[str]:
@@ -119,12 +119,11 @@ def find_images(arguments: list[str]) -> Iterator[str]:
         if not Path(argument).is_dir():
             yield argument
             continue
-        found = (
-            os.path.join(directory, name).replace(os.sep, "/")  # noqa: PTH118 - pathlib would drop a leading "./"
-            for directory, _, names in os.walk(argument, onerror=_refuse)
-            for name in names
-            if name.lower().endswith(config.SUFFIXES) and not name.startswith(".")
-        )
+        found = []
+        for directory, below, names in os.walk(argument, onerror=_refuse):
+            below[:] = [name for name in below if not name.startswith(".")]
+            images_here = [n for n in names if n.lower().endswith(config.SUFFIXES) and not n.startswith(".")]
+            found += [os.path.join(directory, name).replace(os.sep, "/") for name in images_here]  # noqa: PTH118 - pathlib would drop a leading "./"
         yield from sorted(found)
 
 

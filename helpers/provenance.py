@@ -19,7 +19,7 @@ import psutil
 
 from helpers import config, sources
 from helpers.config import FIELDS, InputError, Settings
-from helpers.dataset import dataset_fingerprint
+from helpers.dataset import dataset_fingerprint, image_files
 
 PATHS = ("data", "model", "teacher", "weights")
 WRITES = {
@@ -141,19 +141,17 @@ def dataset_state(folder: Path) -> dict | None:
 
 
 def listing(settings: Settings) -> str:
-    """Fingerprint of names, sizes and times in the dataset folder; "" for phantoms, which the settings determine."""
-    if settings.phantoms:
+    """Fingerprint of the dataset's images by name, size and time; "" for phantoms that the settings determine."""
+    if settings.phantoms and not settings.data:
         return ""
     root = Path(absolute("data", settings.data)) if settings.data else config.dataset_folder(settings)
     files = []
-    for above, _, names in os.walk(root):
-        for name in names:
-            path = Path(above, name)
-            try:
-                state = path.stat()
-                files.append((path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns))
-            except OSError:
-                files.append((path.relative_to(root).as_posix(), -1, 0))
+    for path, *_ in image_files(root) if root.is_dir() else ():
+        try:
+            state = (root / path).stat()
+            files.append((path, state.st_size, state.st_mtime_ns))
+        except OSError:
+            files.append((path, -1, 0))
     return config.fingerprint(sorted(files))
 
 
@@ -235,9 +233,27 @@ def read_record(folder: Path) -> dict | None:
     return record if usable and isinstance(record.get("notebooks"), dict) else None
 
 
-def evaluated(record: dict) -> bool:
-    """Whether a run's metrics and model are those of its settings: 05 is done, and nothing before it has changed."""
-    return any(stem.startswith("05") and entry.get("status") == "done" for stem, entry in record["notebooks"].items())
+def unevaluated(record: dict, folder: Path) -> list[str]:
+    """Stems of the notebooks that have to run before the metrics in `folder` are those of the run's settings.
+
+    05 is among them where it is not done, or what it wrote was changed since; earlier ones where they were begun anew.
+    (One whose code alone has changed since does not count, once 05 has run after that.)
+    """
+    found = []
+    for stem, entry in sorted(record.get("notebooks", {}).items()):
+        status = entry.get("status")
+        if stem[:2] < "05" and status not in ("done", "outdated"):
+            found.append(stem)
+        if stem[:2] == "05":
+            wrote = entry.get("wrote", {}).items()
+            if status != "done" or any(sha256(folder / name) != digest for name, digest in wrote):
+                found.append(stem)
+    return found
+
+
+def evaluated(record: dict, folder: Path) -> bool:
+    """Whether 05 has run and nothing is `unevaluated`."""
+    return any(stem.startswith("05") for stem in record["notebooks"]) and not unevaluated(record, folder)
 
 
 def recorded_settings(record: dict) -> Settings:

@@ -100,9 +100,11 @@ def publish(run: str, target: Path) -> None:
     """
     folder = config.run_folder(run)
     record, card = provenance.read_record(folder), model.read_card(folder / "model")
-    measured = record and provenance.evaluated(record) and (card.get("metrics") or {}).get("test")
+    measured = record and provenance.evaluated(record, folder) and (card.get("metrics") or {}).get("test")
     if not measured or card.get("phantoms") or "guard_sha256" not in card:
         raise InputError(f"reports/{run} is no finished run on real images: its model has no test numbers to tell.")
+    if not card.get("public", True):
+        raise InputError(f"reports/{run} was not trained on the public dataset: the card would say what is not so.")
     if record["parameters"].get("model"):
         raise InputError(f"reports/{run} evaluates a saved model: publish the run that trained it.")
     size = sum((folder / "model" / name).stat().st_size for name in ("model.keras", guard.FILE))

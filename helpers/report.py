@@ -6,7 +6,6 @@ any script from running, whatever a file name or an output says.
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from pathlib import Path
@@ -17,11 +16,12 @@ from markupsafe import Markup
 from nbconvert.filters import Highlight2HTML, markdown2html
 from pygments.formatters import HtmlFormatter
 
-from helpers import config, evaluation
+from helpers import config, evaluation, provenance
 from helpers.markup import headings, outputs, plain
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 BANNER = "Phantom run: images drawn by code. The numbers measure the machinery, not medicine."
+TRAINED = {"03": ("pretraining", "head"), "04": ("fine_tuning",)}  # which notebook has which training
 HEADLINE = {
     "auc": "AUC",
     "accuracy": "Accuracy",
@@ -32,7 +32,7 @@ HEADLINE = {
 
 
 def human_time(seconds: float | None) -> str:
-    """41.2 -> "41 s", 200 -> "3 min 20 s", 4000 -> "1 h 07 min"; "" for None."""
+    """41.2 -> "41 s", 200 -> "3 min 20 s", 4000 -> "1 h 06 min"; "" for None."""
     if seconds is None:
         return ""
     whole = round(seconds)
@@ -168,18 +168,10 @@ def render(
     config.write_text(page, text)
 
 
-def _read(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def of_phantoms(record: dict, folder: Path) -> bool:
     """Whether the run is about phantoms: it drew them, or its model was trained on them."""
     return record.get("parameters", {}).get("phantoms", 0) > 0 or bool(
-        _read(folder / "model/model.json").get("phantoms")
+        config.read_json(folder / "model/model.json").get("phantoms")
     )
 
 
@@ -203,20 +195,22 @@ def _metrics(metrics: dict) -> dict | None:
     }
 
 
+def _epochs(folder: Path, stage: str) -> list[dict]:
+    """The history of a training in a run folder, without epoch 0."""
+    return config.read_json(folder / "training" / stage / "state.json").get("history", [])[1:]
+
+
 def _cost(folder: Path) -> list[dict]:
-    """What training took, by stage: epochs, seconds of the middle one and of all, and images a second."""
+    """What training took, by stage: epochs, seconds of the middle one, and images a second."""
     splits = folder / "splits.csv"
     trained = splits.read_text(encoding="utf-8").count(",train,") if splits.exists() else 0
     rows = []
-    for stage in ("pretraining", "head", "fine_tuning"):
-        history = _read(folder / "training" / stage / "state.json").get("history", [])[1:]
-        if history:
-            took = [epoch["seconds"] for epoch in history]
-            seconds = statistics.median(took)
+    for stage in (stage for stages in TRAINED.values() for stage in stages):
+        if history := _epochs(folder, stage):
+            seconds = statistics.median(epoch["seconds"] for epoch in history)
             known = trained if stage != "pretraining" else 0
             speed = f"{known / seconds:.{0 if known > 20 * seconds else 1}f}" if known and seconds else ""
-            row = {"stage": human_name(stage), "epochs": len(history), "seconds": seconds, "total": sum(took)}
-            rows.append(row | {"speed": speed})
+            rows.append({"stage": human_name(stage), "epochs": len(history), "seconds": seconds, "speed": speed})
     return rows
 
 
@@ -225,19 +219,26 @@ def write_index(folder: Path) -> Path:
 
     Equal contents are left alone, so that a finished run is not touched.
     """
-    record = _read(folder / "run.json")
+    record = config.read_json(folder / "run.json")
     parameters = record.get("parameters", {})
     changed = {key: parameters[key] for key in record.get("changed", []) if key in parameters}
     notebooks = [
         {"stem": stem, "page": (folder / f"{stem}.html").exists(), **entry}
         for stem, entry in sorted(record.get("notebooks", {}).items())
     ]
+    for entry in notebooks:  # the time of its last call, in which epochs of earlier ones were found
+        stages = TRAINED.get(entry["stem"][:2], ())
+        trained = sum(epoch["seconds"] for stage in stages for epoch in _epochs(folder, stage))
+        if "seconds" in entry:
+            entry["seconds"] = max(entry["seconds"], trained)
     ran_with: dict[str, dict[str, list[str]]] = {"commit": {}, "lock": {}}
-    for entry in notebooks:
-        for key, found in ran_with.items():
-            if entry.get("commit"):  # it has run
-                found.setdefault(entry.get(key) or "unknown", []).append(entry["stem"][:2])
-    summary = _read(folder / "explanations.json").get("summary")
+    for entry in (entry for entry in notebooks if entry.get("commit")):  # those that have run
+        clean = "" if entry.get("clean", True) else " with uncommitted changes"
+        ran_with["commit"].setdefault(f"{entry['commit'][:12]}{clean}", []).append(entry["stem"][:2])
+        ran_with["lock"].setdefault((entry.get("lock") or "unknown")[:12], []).append(entry["stem"][:2])
+    now = record.get("git") or {}
+    last = f"{(now.get('commit') or '')[:12]}{'' if now.get('clean', True) else ' with uncommitted changes'}"
+    summary = config.read_json(folder / "explanations.json").get("summary")
     text = (
         _environment()
         .get_template("index.html.j2")
@@ -248,10 +249,10 @@ def write_index(folder: Path) -> Path:
             notebooks=notebooks,
             total=sum(entry.get("seconds") or 0 for entry in notebooks),
             memory=max((entry.get("peak_memory") or 0 for entry in notebooks), default=0),
-            metrics=_metrics(_read(folder / "metrics.json")),
-            stale=[entry["title"] for entry in notebooks if entry["stem"][:2] == "05" and entry["status"] != "done"],
+            metrics=_metrics(config.read_json(folder / "metrics.json")),
+            stale=[record["notebooks"][stem].get("title", stem) for stem in provenance.unevaluated(record, folder)],
             localisation=flatten(summary) if isinstance(summary, dict) else [],
-            commits=ran_with["commit"],
+            commits=ran_with["commit"] if set(ran_with["commit"]) != {last} else {},
             locks=ran_with["lock"],
             cost=_cost(folder),
             changed=changed,

@@ -113,10 +113,10 @@ class Run:
         }
         entry = self.entries[stem]
         self.save()
-        say(f"{stem:<18}  running")
         parameters = {"profile": self.settings.profile, "run": self.plan.name} | provenance.changed(self.settings)
         helpers, begun, aside = sources.of_helpers(notebook), time.monotonic(), self.folder / f".{stem}.part.ipynb"
         try:
+            say(f"{stem:<18}  running")
             with kernel.watched(_beside(self.plan.name, "kernel")) as memory:
                 failure = kernel.execute(notebook, aside, parameters)
             if failure:
@@ -209,7 +209,10 @@ def _on_sigterm(*_) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status: 0 done, 1 a notebook failed, 2 the wish cannot be met, 130 interrupted."""
+    """The command; its exit status: 0 done, 1 a notebook failed or a file cannot be written, 2 the wish cannot be met.
+
+    As shells have it, 130 where it was interrupted, 143 where it was ended (SIGTERM), 141 where nobody reads on.
+    """
     name, run, handler = "", None, None
     if threading.current_thread() is threading.main_thread():
         handler = signal.signal(signal.SIGTERM, _on_sigterm)
@@ -222,9 +225,9 @@ def main(arguments: list[str] | None = None) -> int:
             kernel.stop_stray(_beside(name, "kernel"))
             plan = make_plan(args, name)
             check_inputs(plan.settings, plan.todo)
+            run = Run(plan)
             if plan.aside:
                 say(f"{_shown(plan.folder)} is moved aside to {move_aside(plan.folder).name}")
-            run = Run(plan)
             return run.carry_out()
     except filelock.Timeout:
         print(f"reports/{name} is in use by another run; wait for it, or give another --name.", file=sys.stderr)
@@ -239,6 +242,9 @@ def main(arguments: list[str] | None = None) -> int:
         go_on = shlex.join(["python", "-m", "helpers.run", *words])
         print(f"Stopped; the kernel too. {'Go on' if begun else 'Start again'} with: {go_on}", file=sys.stderr)
         return 143 if isinstance(stop, _Terminated) else 130
+    except BrokenPipeError:  # whoever read what is said, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
+        return 141
     except OSError as error:
         print(f"reports/{name} cannot be written or read: {error}.", file=sys.stderr)
         return 1

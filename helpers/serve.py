@@ -7,7 +7,6 @@ closing the page ends it, and where the browser cannot say so, some idle minutes
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import sys
@@ -85,10 +84,12 @@ def main(given: list[str] | None = None) -> int:
     chosen = parser.parse_args(given)
     demo = config.REPORTS / "demo" / "model"
     model = Path(chosen.model) if chosen.model else config.PRETRAINED if config.PRETRAINED.is_dir() else demo
-    try:
-        card = json.loads((model / "model.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        print(f"{model} is not a model folder ({error}). Name one with --model.", file=sys.stderr)
+    card = config.read_json(model / "model.json")
+    if not card:
+        print(
+            f"{model} is not a model folder: it has no model.json that can be read. Name one with --model.",
+            file=sys.stderr,
+        )
         return 2
     if card.get("threshold") is None:
         print(f"{model} has no threshold yet: name a model that notebook 05 has evaluated.", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import nbformat
@@ -82,7 +83,15 @@ def _dumped(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, False) is not None:
             del node.body[0]
-    return ast.dump(tree)
+    return json.dumps(_plain(tree))
+
+
+def _plain(part) -> list | str:
+    """A syntax tree as lists and text: like `ast.dump`, but the same under every version of Python."""
+    if isinstance(part, ast.AST):
+        fields = [[name, _plain(value)] for name, value in ast.iter_fields(part) if value not in (None, [])]
+        return [type(part).__name__, *fields]
+    return [_plain(member) for member in part] if isinstance(part, list) else repr(part)
 
 
 def _imported(source: str) -> list[str]:

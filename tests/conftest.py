@@ -140,7 +140,7 @@ def planted_folder(planted, tmp_path_factory) -> Path:
     from helpers import model
 
     folder = tmp_path_factory.mktemp("planted") / "model"
-    card = model.make_card(config.make_settings("smoke"), "0" * 64)
+    card = model.make_card(config.make_settings("smoke"), "0" * 64, public=True)
     calibration = {"method": "platt", "slope": 1.0, "intercept": 0.5}
     model.save(planted, folder, card | {"threshold": 0.4, "threshold_policy": "0.4", "calibration": calibration})
     return folder

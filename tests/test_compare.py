@@ -154,7 +154,9 @@ def test_runs_on_the_same_data_stand_side_by_side(runs):
     assert list(compare.runs_table(config.REPORTS / "elsewhere").index) == ["elsewhere"]
     (config.REPORTS / "saved" / "model").mkdir()
     (config.REPORTS / "saved" / "model" / "model.keras").write_bytes(b"")
-    model.write_card(config.REPORTS / "saved" / "model", {"format": 1, "backbone": "SmallCNN"})
+    model.write_card(
+        config.REPORTS / "saved" / "model", {"format": 1, "backbone": "SmallCNN", "input_size": [32, 32, 1]}
+    )
     own = compare.runs_table(config.REPORTS / "saved")
     assert set(own.index) == {"weak", "strong", "saved"}
     assert own.loc["saved", ["recipe", "backbone", "seed"]].tolist() == ["saved model", "SmallCNN", "–"]

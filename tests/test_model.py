@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -282,7 +284,7 @@ def test_weight_change_is_relative():
 
 @pytest.fixture
 def folder(tmp_path):
-    model.save(built("SmallCNN"), tmp_path / "model", model.make_card(settings(), "abc"))
+    model.save(built("SmallCNN"), tmp_path / "model", model.make_card(settings(), "abc", public=True))
     return tmp_path / "model"
 
 
@@ -339,6 +341,31 @@ def test_a_damaged_card_is_refused(folder, text):
     (folder / "model.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"model\.json is damaged"):
         model.load(folder)
+
+
+@pytest.mark.parametrize("changes", [{"input_size": 224}, {"threshold": 0.4}])
+def test_a_card_that_no_prediction_could_be_made_with_is_refused(folder, changes):
+    edit(folder, **changes)
+    with pytest.raises(InputError, match=r"model\.json is damaged: it needs input_size, a list, and with a threshold"):
+        model.load(folder)
+
+
+def test_a_copy_that_the_disk_has_no_room_for_leaves_the_model_that_was_there(folder, tmp_path, monkeypatch):
+    model.copy(folder, tmp_path / "copy")
+    (tmp_path / "copy" / guard.FILE).write_bytes(b"its guard")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()}
+
+    def full(source, target):
+        if Path(target).name.startswith("model.json"):
+            raise OSError(28, "No space left on device")
+        return copyfile(source, target)
+
+    copyfile = shutil.copyfile
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        model.copy(folder, tmp_path / "copy")
+    after = {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()}
+    assert {name: after[name] for name in before} == before
 
 
 def test_another_model_does_not_inherit_the_guard_that_was_there(folder, planted, tmp_path):

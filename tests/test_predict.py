@@ -85,7 +85,7 @@ def test_an_unreadable_image_is_refused(predictor, tmp_path):
 
 
 def test_a_model_without_a_threshold_is_refused(planted, tmp_path):
-    model.save(planted, tmp_path, model.make_card(config.make_settings("smoke"), ""))
+    model.save(planted, tmp_path, model.make_card(config.make_settings("smoke"), "", public=True))
     with pytest.raises(InputError, match="has no threshold yet: run 05_evaluation first"):
         predict.Predictor.load(tmp_path)
 

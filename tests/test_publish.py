@@ -25,7 +25,8 @@ def run(planted, tmp_path, monkeypatch):
     found = measure(labels, probabilities, 0.4)
     part = {name: {"value": value, "low": 0.1, "high": 0.9} for name, value in found.items()}
     part |= {"n": 40, "confusion": {"tp": 12, "fp": 12, "fn": 8, "tn": 8}, "by_subtype": {}}
-    card = model.make_card(settings, "f" * 64) | {"threshold": 0.4, "threshold_policy": "0.4", "uncertain": [0.3, 0.5]}
+    card = model.make_card(settings, "f" * 64, public=True)
+    card |= {"threshold": 0.4, "threshold_policy": "0.4", "uncertain": [0.3, 0.5]}
     card |= {
         "calibration": {"method": "none", "slope": 1, "intercept": 0},
         "metrics": {"validation": part, "test": part},
@@ -91,6 +92,12 @@ def test_what_has_no_test_numbers_of_real_images_is_refused(run, tmp_path, chang
     with pytest.raises(InputError, match="no finished run on real images"):
         publish.publish("small", tmp_path / "pretrained")
     assert not (tmp_path / "pretrained").exists()
+
+
+def test_a_model_of_other_images_is_refused_since_the_card_names_the_public_ones(run, tmp_path):
+    model.write_card(run / "model", model.read_card(run / "model") | {"public": False})
+    with pytest.raises(InputError, match="not trained on the public dataset"):
+        publish.publish("small", tmp_path / "pretrained")
 
 
 def test_the_evaluation_of_a_saved_model_is_refused(run, tmp_path):

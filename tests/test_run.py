@@ -263,7 +263,9 @@ def test_dataset_is_checked_before_anything_runs(house, capsys):
 def test_existing_run_refuses_what_it_cannot_take_back(house, capsys):
     recorded_run(house)
     assert "--from 01" in refusal(capsys, "--name", "smoke", "--only", "05", "--set", "seed=2")
-    assert "--from 02" in refusal(capsys, "--name", "smoke", "--from", "05", "--set", "image_size=96")
+    for resumed in ([], ["--resume"]):
+        words = ["--name", "smoke", "--from", "05", *resumed, "--set", "image_size=96"]
+        assert "use --from 02" in refusal(capsys, *words)
     assert "profile smoke" in refusal(capsys, "--name", "smoke", "--profile", "demo", "--resume")
     for words in (["--from", "05", "--set", "model=m", "--data", str(house)], ["--only", "05", "--set", "model=m"]):
         assert "a model of its own; give this evaluation its own --name" in refusal(capsys, "--name", "smoke", *words)
@@ -276,6 +278,96 @@ def test_existing_run_refuses_what_it_cannot_take_back(house, capsys):
     assert "run.json" in refusal(capsys, "--name", "smoke", "--only", "05")
     wanted = plan.make_plan(plan.parse(["--profile", "smoke", "--resume"]), "smoke")
     assert len(wanted.todo) == 4
+
+
+def test_what_a_new_run_reads_is_not_moved_aside_with_the_old_one(house, capsys):
+    recorded_run(house)
+    (house / "reports/smoke/model").mkdir()
+    (house / "reports/smoke/model/model.json").write_text("{}", encoding="utf-8")
+    teacher = f"teacher={house / 'reports/smoke/model'}"
+    words = ["--profile", "smoke", "--set", "unfrozen_layers=-1", teacher]
+    assert "give it another --name" in refusal(capsys, *words)
+    (config.NOTEBOOKS / "02_preprocessing.ipynb").write_text("{", encoding="utf-8")
+    assert "cannot be read as a notebook" in refusal(capsys, "--profile", "smoke")
+    assert [path.name for path in (house / "reports").iterdir() if path.is_dir()] == ["smoke"]
+
+
+def test_metrics_are_those_of_a_run_only_while_what_they_come_from_is(tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    entries = {stem: {"status": "done"} for stem in ("03_training", "04_fine_tuning", "05_evaluation", "06_grad_cam")}
+    entries["05_evaluation"]["wrote"] = {"metrics.json": provenance.sha256(tmp_path / "metrics.json")}
+
+    def missing(**statuses: str) -> list[str]:
+        changed = {s: entry | {"status": statuses.get(s[3:], entry["status"])} for s, entry in entries.items()}
+        return provenance.unevaluated({"notebooks": changed}, tmp_path)
+
+    assert missing() == missing(fine_tuning="outdated", grad_cam="failed") == []
+    assert missing(training="interrupted", fine_tuning="pending") == ["03_training", "04_fine_tuning"]
+    assert missing(evaluation="outdated") == ["05_evaluation"]
+    assert provenance.evaluated({"notebooks": entries}, tmp_path)
+    assert not provenance.evaluated({"notebooks": {"03_training": {"status": "done"}}}, tmp_path)
+    (tmp_path / "metrics.json").write_text('{"by": "hand"}')
+    assert missing() == ["05_evaluation"]
+
+
+def test_phantoms_are_phantoms_wherever_they_lie(house, tmp_path):
+    for folder in ("train/NORMAL", "train/PNEUMONIA"):
+        (tmp_path / "d" / folder).mkdir(parents=True)
+    (tmp_path / "d/phantoms.json").write_text('{"patients": 40, "seed": 1, "version": 2}')
+    for profile in ("demo", "chest_xray"):
+        wanted = plan.make_plan(plan.parse(["--profile", profile, "--data", str(tmp_path / "d")]), "x")
+        plan.check_inputs(wanted.settings, wanted.todo)
+        assert wanted.settings.phantoms == 40
+        assert config.make_settings(profile, {"data": tmp_path / "d"}).phantoms == 40
+        assert config.make_settings(profile, provenance.changed(wanted.settings)) == wanted.settings
+        record = {"parameters": asdict(wanted.settings)}
+        assert report.of_phantoms(record, tmp_path)
+    before = provenance.listing(wanted.settings)
+    (tmp_path / "d/train/NORMAL/.DS_Store").touch()
+    (tmp_path / "d/train/NORMAL/.checkpoints").mkdir()
+    (tmp_path / "d/train/NORMAL/.checkpoints/a.png").touch()
+    assert provenance.listing(wanted.settings) == before
+    (tmp_path / "d/train/NORMAL/a.png").touch()
+    assert provenance.listing(wanted.settings) != before
+
+
+def test_code_has_one_fingerprint_under_every_python(tmp_path):
+    write_notebook(tmp_path / "01_x.ipynb", "def f(a: int = 1) -> str:\n    return f'{a!r}'  # remark", "x = [1, *()]")
+    listed = config.fingerprint(sources.of_notebook(tmp_path / "01_x.ipynb"))
+    assert listed == "bb56d466c3c8ec46"
+    write_notebook(tmp_path / "01_x.ipynb", "def f(a: int = 2) -> str:\n    return f'{a!r}'  # remark", "x = [1, *()]")
+    assert config.fingerprint(sources.of_notebook(tmp_path / "01_x.ipynb")) != listed
+
+
+def test_the_index_counts_epochs_of_earlier_calls_and_says_where_a_tree_was_not_clean(house):
+    recorded_run(house)
+    folder = house / "reports/smoke"
+    epochs = [{"epoch": number, "seconds": 600.0} for number in range(4)]
+    config.write_json(folder / "training/fine_tuning/state.json", {"history": epochs})
+    record = json.loads((folder / "run.json").read_text())
+    known = {"seconds": 2.0, "commit": "a" * 40}
+    record["notebooks"] = {
+        "03_training": {"status": "done", "clean": True} | known,
+        "04_fine_tuning": {"status": "done", "clean": False} | known,
+    }
+    record["git"] = {"commit": "a" * 40, "clean": True}
+    config.write_json(folder / "run.json", record)
+    text = report.write_index(folder).read_text(encoding="utf-8")
+    assert "30 min 02 s" in text
+    assert "<code>aaaaaaaaaaaa with uncommitted changes</code>: 04" in text
+    for entry in record["notebooks"].values():
+        entry["clean"] = True
+    config.write_json(folder / "run.json", record)
+    assert "Notebooks ran at" not in report.write_index(folder).read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closed pipes")
+def test_nobody_reading_what_a_run_says_ends_it_quietly(house):
+    process = in_another_process(house, "--profile", "smoke")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 141
+    assert statuses(house)["01"] == "interrupted"
 
 
 def test_what_a_later_notebook_needs_is_made_again_where_it_is_gone(tmp_path):
