@@ -211,6 +211,35 @@ def test_what_is_listed_is_used_and_its_comment_says_where():
 # --- the locks and a package index ------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+def test_a_set_up_that_failed_is_begun_anew_and_only_a_whole_one_is_ready(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements").mkdir()
+    lock = tmp_path / "requirements" / "analysis.lock"
+
+    offline = os.environ | {"PIP_NO_INDEX": "1"}
+
+    def set_up() -> tuple[int, str]:
+        words = ["make", "-C", str(tmp_path), "setup", f"PYTHON={sys.executable}"]
+        done = subprocess.run(words, capture_output=True, text=True, env=offline, timeout=300)
+        return done.returncode, done.stdout + done.stderr
+
+    lock.write_text(f"nowhere-to-be-had==1.0 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
+    for _ in range(2):
+        status, said = set_up()
+        assert status == 2
+        assert "The set-up did not finish" in said
+        assert "Ready" not in said
+    left = tmp_path / ".venv" / "left-from-the-failed-one"
+    left.touch()
+    lock.write_text("# nothing is needed\n", encoding="utf-8")
+    status, said = set_up()
+    assert (status, "Ready: .venv" in said) == (0, True), said
+    assert not left.exists()
+    status, said = set_up()
+    assert (status, "Installing" in said) == (0, False)
+
+
 def uv(*arguments: str, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess:
     """Run the uv of this environment, which must not fetch a Python of its own; raises TimeoutExpired."""
     command = [sys.executable, "-m", "uv", *arguments, "--no-python-downloads"]
