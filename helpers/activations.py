@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from helpers import batches, config, model
+from helpers import batches, model, storage
 from helpers.config import Settings
 from helpers.images import new_array
 
@@ -61,7 +61,7 @@ def build(
     stamp = folder / "key.txt"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != key:
         shutil.rmtree(folder, ignore_errors=True)
-        config.write_text(stamp, key)
+        storage.write_text(stamp, key)
     pooled = cut(classifier, 0)
     both = pooled + (cut(classifier, settings.unfrozen_layers) if settings.unfrozen_layers > 0 else [])
     network, views = keras.Model(classifier.inputs[0], both), []
@@ -104,7 +104,7 @@ def _view(
             store.flush()
         del store, stores  # Windows renames no file that is mapped
         for aside, file in zip(asides, files, strict=True):
-            config.put(aside, file)
+            storage.put(aside, file)
         seconds = time.perf_counter() - start
         print(
             f"activations {name}: {count} images in {seconds:.0f} s ({count / seconds:.0f} images/s)",

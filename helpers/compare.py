@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import config, evaluation, intervals, model, provenance, report
+from helpers import config, evaluation, intervals, model, provenance, report, storage
 from helpers.config import InputError
 from helpers.metrics import measure
 
@@ -51,7 +51,7 @@ def _code(record: dict) -> dict:
         found |= {f"{package} of {stem}": version for package, version in others}
         found[f"commit of {stem}"] = provenance.commit_of(entry)
         found[f"notebook {stem}"] = (entry.get("inputs") or {}).get("code", "unknown")
-        found[f"helpers of {stem}"] = config.fingerprint(entry["helpers"]) if entry.get("helpers") else "unknown"
+        found[f"helpers of {stem}"] = storage.fingerprint(entry["helpers"]) if entry.get("helpers") else "unknown"
     return found
 
 
@@ -158,7 +158,7 @@ def write_page(page: Path, first: str, second: str, parts: list[tuple[str, pd.Da
     tables = [(title, part if isinstance(part, str) else part.to_dict("split")) for title, part in parts]
     folders = [config.run_folder(run) for run in (first, second)]
     phantoms = any(report.of_phantoms(provenance.read_record(folder), folder) for folder in folders)
-    config.write_text(page, report.render_comparison(first, second, tables, phantoms))
+    storage.write_text(page, report.render_comparison(first, second, tables, phantoms))
     return page
 
 

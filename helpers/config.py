@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
-import hashlib
-import json
 import os
 import platform
 import re
@@ -16,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
+
+from helpers import storage
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
@@ -323,7 +323,7 @@ def make_settings(
 
 def phantoms_in(folder: Path) -> int:
     """How many phantom patients were drawn into a dataset folder, by its phantoms.json; 0 where there is none."""
-    patients = read_json(folder / "phantoms.json").get("patients")
+    patients = storage.read_json(folder / "phantoms.json").get("patients")
     return patients if isinstance(patients, int) else 0
 
 
@@ -424,49 +424,3 @@ def needs(path: Path, notebook: str) -> Path:
     if not path.exists():
         raise InputError(f"{path.name} is missing in {path.parent}: run {notebook} first.")
     return path
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def fingerprint(value) -> str:
-    """First 16 hex digits of the SHA-256 of `value` as JSON: what a cached result depends on, in short."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def read_json(path: Path) -> dict:
-    """What a JSON file holds; {} where it is missing or damaged, or holds something else than an object."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def writable(text: str) -> str:
-    """`text` as it can be written down: bytes of a file's name that are no UTF-8 become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write aside, then rename, so that a reader never meets half a file. UTF-8, "\\n" line ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    with aside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-    put(aside, path)
-
-
-def put(aside: Path, path: Path) -> None:
-    """Rename a file that was written aside, once it is on the disk: not even a power cut leaves half of it."""
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-def write_json(path: Path, value) -> None:
-    """`value` as sorted, indented JSON; NaN is refused, since other readers of JSON would be."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")

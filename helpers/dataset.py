@@ -18,7 +18,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
-from helpers import config, decode, images, phantom
+from helpers import config, decode, images, phantom, storage
 from helpers.config import LABELS, InputError, Settings
 
 MANIFEST_COLUMNS = ["path", "split", "label", "patient", "subtype", "width", "height", "sha256", "excluded", "why"]
@@ -80,7 +80,7 @@ def image_files(root: Path) -> Iterator[tuple[str, str, str]]:
 def _examine(file: Path) -> tuple:
     """(width, height, sha256, why, bytes, mean, quantisation, thumbnail); `why` says what makes a file unreadable."""
     none = np.nan, np.nan, np.zeros(_THUMBNAIL**2, np.float32)
-    if config.writable(str(file)) != str(file):
+    if storage.writable(str(file)) != str(file):
         return 0, 0, "", "unreadable: its name is not UTF-8, rename it", 0, *none
     try:
         data = images.file_bytes(file)
@@ -116,7 +116,7 @@ def scan(root: Path) -> Scan:
             thumbnails[row] = thumbnail
     width, height, digest, why, size, mean, steps = (list(column) for column in zip(*facts, strict=True))
     path, split, label = (list(column) for column in zip(*found, strict=True))
-    path = list(map(config.writable, path))
+    path = list(map(storage.writable, path))
     patient, _, subtype = (list(column) for column in zip(*map(parse_name, path), strict=True))
     manifest = pd.DataFrame(
         {"path": path, "split": split, "label": label, "patient": patient, "subtype": subtype}
@@ -305,7 +305,7 @@ def check_split(splits: pd.DataFrame) -> None:
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
     """CSV, UTF-8, "\\n" line ends, no index, rows sorted by path; floats at full precision."""
-    config.write_text(file, table.sort_values("path").to_csv(index=False, lineterminator="\n"))
+    storage.write_text(file, table.sort_values("path").to_csv(index=False, lineterminator="\n"))
 
 
 def read_table(file: Path, notebook: str) -> pd.DataFrame:

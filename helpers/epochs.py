@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from helpers import config
+from helpers import storage
 
 Epoch = Callable[[int], tf.data.Dataset]
 Validate = Callable[[keras.Model], dict[str, float]]
@@ -114,7 +114,7 @@ def _save_epoch(classifier: keras.Model, folder: Path, state: dict, figures: dic
         files.append(_stepped_file(figures["epoch"]))
         _save(classifier, folder / files[1])
     state["history"].append(figures)
-    config.write_json(folder / "state.json", state)
+    storage.write_json(folder / "state.json", state)
     for file in folder.glob("epoch-*.keras"):
         if file.name not in (*files, _file(_best(state))):
             file.unlink()
@@ -123,4 +123,4 @@ def _save_epoch(classifier: keras.Model, folder: Path, state: dict, figures: dic
 def _save(classifier: keras.Model, file: Path) -> None:
     aside = file.with_name("part.keras")
     classifier.save(aside)
-    config.put(aside, file)
+    storage.put(aside, file)

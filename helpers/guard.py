@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from helpers import config
+from helpers import storage
 
 FILE = "guard.npz"
 FALSE_ALARMS = 0.01
@@ -94,7 +94,7 @@ def save(guard: Guard, folder: Path) -> None:
     aside = folder / "guard.part"
     with aside.open("wb") as file:
         np.savez(file, **guard._asdict())
-    config.put(aside, folder / FILE)
+    storage.put(aside, folder / FILE)
 
 
 def load(folder: Path) -> Guard:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from helpers import config, decode
+from helpers import decode, storage
 from helpers.config import InputError
 
 MOST_BYTES = 500_000_000  # of a file: twice what the largest picture takes as it is
@@ -101,7 +101,7 @@ def build_cache(root: Path, paths: list[str], size: int, file: Path) -> np.ndarr
             cache[row] = image
     cache.flush()
     del cache
-    config.put(aside, file)
+    storage.put(aside, file)
     return load_cache(file)
 
 

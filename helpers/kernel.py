@@ -23,7 +23,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from tqdm import tqdm
 from traitlets.config import Config
 
-from helpers import config
+from helpers import config, storage
 
 ENVIRONMENT = {
     "JUPYTER_PREFER_ENV_PATH": "1",
@@ -72,7 +72,7 @@ def watched(note: Path) -> Iterator[dict]:
             state["peak"] = max(state["peak"], sum(private_memory(process) for process in started))
             if not noted.issuperset(started):
                 with contextlib.suppress(OSError, psutil.Error):
-                    config.write_json(note, [[process.pid, process.create_time()] for process in started])
+                    storage.write_json(note, [[process.pid, process.create_time()] for process in started])
                 noted = set(started)
 
     thread = threading.Thread(target=watch, daemon=True)

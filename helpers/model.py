@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
-from helpers import config, guard
+from helpers import config, guard, storage
 from helpers.config import InputError, Settings
 
 FORMAT = 1
@@ -205,18 +205,18 @@ def save(model: keras.Model, folder: Path, card: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / "part.keras"
     keras.Model(model.inputs[0], model.output, name=model.name).save(aside)  # not compiled: without the optimizer
-    config.put(aside, folder / "model.keras")
+    storage.put(aside, folder / "model.keras")
     (folder / guard.FILE).unlink(missing_ok=True)  # an older model's: notebook 05 makes one for this model
     write_card(folder, card | {"input_size": list(model.input_shape[1:])})
 
 
 def write_card(folder: Path, card: dict) -> None:
     """Write model.json beside model.keras, with the current format and the checksums of the files beside it."""
-    sums = {"sha256": config.sha256(folder / "model.keras")}
+    sums = {"sha256": storage.sha256(folder / "model.keras")}
     if (folder / guard.FILE).is_file():
-        sums["guard_sha256"] = config.sha256(folder / guard.FILE)
+        sums["guard_sha256"] = storage.sha256(folder / guard.FILE)
     given = {name: value for name, value in card.items() if name != "guard_sha256"}
-    config.write_json(folder / "model.json", given | {"format": FORMAT} | sums)
+    storage.write_json(folder / "model.json", given | {"format": FORMAT} | sums)
 
 
 def read_card(folder: Path) -> dict:
@@ -235,7 +235,7 @@ def read_card(folder: Path) -> dict:
     if not isinstance(size, list) or (card.get("threshold") is not None and not isinstance(calibration, dict)):
         raise InputError(f"{card_file} is damaged: it needs input_size, a list, and with a threshold a calibration.")
     for file, wanted in ((model_file, digest), (folder / guard.FILE, card.get("guard_sha256"))):
-        if wanted and not (file.is_file() and config.sha256(file) == wanted):
+        if wanted and not (file.is_file() and storage.sha256(file) == wanted):
             raise InputError(f"{file} does not fit the checksum in model.json: one of them was changed or damaged.")
     return card
 
@@ -283,4 +283,4 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source / name, target / f"{name}.part")
     (target / guard.FILE).unlink(missing_ok=True)
     for name in names:
-        config.put(target / f"{name}.part", target / name)
+        storage.put(target / f"{name}.part", target / name)

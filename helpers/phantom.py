@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from helpers import config, images
+from helpers import config, images, storage
 from helpers.anatomy import FINDINGS, ZONES, draw, film, make_patient
 
 __all__ = [
@@ -116,7 +116,7 @@ def write_dataset(root: Path, patients: int, seed: int) -> None:
         for source, copy in copies:
             shutil.copyfile(aside / source, aside / copy)
             shutil.copyfile(mask_path(aside, source), mask_path(aside, copy))
-        config.write_json(aside / RECIPE, recipe)
+        storage.write_json(aside / RECIPE, recipe)
         if hasattr(os, "sync"):  # not on Windows
             os.sync()  # a power cut must not leave a folder that is complete by name only
         if _recipe(root) != recipe:  # else another process was faster

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import config, provenance
+from helpers import config, provenance, storage
 from helpers.config import FIELDS, InputError, Settings
 
 MODEL_NOTEBOOK = FIELDS["model"].metadata["notebook"]
@@ -155,7 +155,7 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
             raise InputError(
                 f"{setting}={getattr(settings, setting)} is not a model folder: there is no model.json in it."
             )
-        known = config.read_json(card) if reads else {}  # where it is damaged, the notebook that loads it says how
+        known = storage.read_json(card) if reads else {}  # where it is damaged, the notebook that loads it says how
         size = known.get("input_size")
         size = size[0] if isinstance(size, list) and size else settings.image_size
         if setting == "teacher" and size != settings.image_size:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from helpers import config, evaluation, explain, guard, images, model
+from helpers import config, evaluation, explain, guard, images, model, storage
 from helpers.config import InputError
 
 UNCERTAIN = "uncertain: needs a reader"
@@ -167,7 +167,7 @@ def write_rows(rows: Iterable[dict], output: TextIO) -> int:
     writer.writeheader()
     try:
         for row in rows:
-            writer.writerow({name: config.writable(value) for name, value in row.items()})
+            writer.writerow({name: storage.writable(value) for name, value in row.items()})
             failed += bool(row["error"])
     finally:
         output.flush()

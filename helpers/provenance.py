@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from helpers import config, sources
+from helpers import config, sources, storage
 from helpers.config import FIELDS, InputError, Settings
 from helpers.dataset import dataset_fingerprint, image_files
 
@@ -34,7 +34,7 @@ WRITES = {
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: str, size: int, changed: int) -> str:
-    return config.sha256(Path(path))
+    return storage.sha256(Path(path))
 
 
 def sha256(path: Path) -> str | None:
@@ -152,7 +152,7 @@ def listing(settings: Settings) -> str:
             files.append((path, state.st_size, state.st_mtime_ns))
         except OSError:
             files.append((path, -1, 0))
-    return config.fingerprint(sorted(files))
+    return storage.fingerprint(sorted(files))
 
 
 def inputs(
@@ -167,8 +167,8 @@ def inputs(
     for index, notebook in enumerate(notebooks):
         number = notebook.name[:2]
         names = [n for n in FIELDS if FIELDS[n].metadata["notebook"] <= number and (index == 0 or n != "data")]
-        parts = {"settings": config.fingerprint(config.not_neutral(settings, names))}
-        parts["code"] = config.fingerprint(sources.of_notebook(notebook))
+        parts = {"settings": storage.fingerprint(config.not_neutral(settings, names))}
+        parts["code"] = storage.fingerprint(sources.of_notebook(notebook))
         if index == 0:
             parts["dataset"] = data
         elif index == 1 and number == "02" and (listed := sha256(folder / "manifest.csv")):
@@ -180,8 +180,8 @@ def inputs(
         for setting, reader in (("teacher", "04"), ("model", "05")):
             if number == reader and (folder_named := getattr(settings, setting)):
                 parts[setting] = sha256(Path(absolute(setting, folder_named)) / "model.json") or ""
-        needed[notebook.stem] = parts | {"key": config.fingerprint(parts)}
-        above = config.fingerprint([parts, entries.get(notebook.stem, {}).get("wrote", {})])
+        needed[notebook.stem] = parts | {"key": storage.fingerprint(parts)}
+        above = storage.fingerprint([parts, entries.get(notebook.stem, {}).get("wrote", {})])
     return needed
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import config, dataset, evaluation, guard, model, provenance
+from helpers import config, dataset, evaluation, guard, model, provenance, storage
 from helpers.config import InputError
 
 MOST_BYTES = 12_000_000
@@ -147,7 +147,7 @@ def publish(run: str, target: Path) -> None:
         tables="\n\n".join(_table(name, part) for name, part in metrics.items()),
     )
     model.copy(folder / "model", target)
-    config.write_text(target / "MODEL_CARD.md", text)
+    storage.write_text(target / "MODEL_CARD.md", text)
 
 
 def _commits(record: dict) -> str:

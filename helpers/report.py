@@ -16,7 +16,7 @@ from markupsafe import Markup
 from nbconvert.filters import Highlight2HTML, markdown2html
 from pygments.formatters import HtmlFormatter
 
-from helpers import config, evaluation, provenance
+from helpers import evaluation, provenance, storage
 from helpers.markup import headings, outputs, plain
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -165,13 +165,13 @@ def render(
         banner=of_phantoms(record or {}, page.parent),
         failure=failure,
     )
-    config.write_text(page, text)
+    storage.write_text(page, text)
 
 
 def of_phantoms(record: dict, folder: Path) -> bool:
     """Whether the run is about phantoms: it drew them, or its model was trained on them."""
     return record.get("parameters", {}).get("phantoms", 0) > 0 or bool(
-        config.read_json(folder / "model/model.json").get("phantoms")
+        storage.read_json(folder / "model/model.json").get("phantoms")
     )
 
 
@@ -197,7 +197,7 @@ def _metrics(metrics: dict) -> dict | None:
 
 def _epochs(folder: Path, stage: str) -> list[dict]:
     """The history of a training in a run folder, without epoch 0."""
-    return config.read_json(folder / "training" / stage / "state.json").get("history", [])[1:]
+    return storage.read_json(folder / "training" / stage / "state.json").get("history", [])[1:]
 
 
 def _cost(folder: Path) -> list[dict]:
@@ -219,7 +219,7 @@ def write_index(folder: Path) -> Path:
 
     Equal contents are left alone, so that a finished run is not touched.
     """
-    record = config.read_json(folder / "run.json")
+    record = storage.read_json(folder / "run.json")
     parameters = record.get("parameters", {})
     changed = {key: parameters[key] for key in record.get("changed", []) if key in parameters}
     notebooks = [
@@ -238,7 +238,7 @@ def write_index(folder: Path) -> Path:
         ran_with["lock"].setdefault((entry.get("lock") or "unknown")[:12], []).append(entry["stem"][:2])
     now = record.get("git") or {}
     last = f"{(now.get('commit') or '')[:12]}{'' if now.get('clean', True) else ' with uncommitted changes'}"
-    summary = config.read_json(folder / "explanations.json").get("summary")
+    summary = storage.read_json(folder / "explanations.json").get("summary")
     text = (
         _environment()
         .get_template("index.html.j2")
@@ -249,7 +249,7 @@ def write_index(folder: Path) -> Path:
             notebooks=notebooks,
             total=sum(entry.get("seconds") or 0 for entry in notebooks),
             memory=max((entry.get("peak_memory") or 0 for entry in notebooks), default=0),
-            metrics=_metrics(config.read_json(folder / "metrics.json")),
+            metrics=_metrics(storage.read_json(folder / "metrics.json")),
             stale=[record["notebooks"][stem].get("title", stem) for stem in provenance.unevaluated(record, folder)],
             localisation=flatten(summary) if isinstance(summary, dict) else [],
             commits=ran_with["commit"] if set(ran_with["commit"]) != {last} else {},
@@ -261,7 +261,7 @@ def write_index(folder: Path) -> Path:
     )
     index = folder / "index.html"
     if not index.exists() or index.read_text(encoding="utf-8") != text:
-        config.write_text(index, text)
+        storage.write_text(index, text)
     return index
 
 

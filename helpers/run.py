@@ -16,7 +16,7 @@ from pathlib import Path
 import filelock
 import nbformat
 
-from helpers import config, kernel, provenance, report, sources
+from helpers import config, kernel, provenance, report, sources, storage
 from helpers.config import FIELDS, InputError
 from helpers.plan import Plan, absolute, check_inputs, make_plan, parse
 
@@ -91,7 +91,7 @@ class Run:
                 entry["status"] = "outdated" if stale else "done"
         self.record["dataset"] = provenance.dataset_state(self.folder)
         self.record["notebooks"] = self.entries
-        config.write_json(self.folder / "run.json", self.record)
+        storage.write_json(self.folder / "run.json", self.record)
         report.write_index(self.folder)
 
     def hidden(self) -> dict[str, str]:
@@ -150,7 +150,7 @@ class Run:
         if failure:  # what comes after may never be written
             pages = pages[: [other for other, _ in pages].index(stem) + 1]
         executed.metadata.get("papermill", {}).update(input_path=f"{stem}.ipynb", output_path=f"{stem}.ipynb")
-        config.write_text(self.folder / f"{stem}.ipynb", nbformat.writes(executed) + "\n")
+        storage.write_text(self.folder / f"{stem}.ipynb", nbformat.writes(executed) + "\n")
         self.record["dataset"] = provenance.dataset_state(self.folder)  # 01 has just written it
         report.render(
             self.folder / f"{stem}.ipynb",

@@ -16,7 +16,7 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Config
 
-from helpers import config, dataset
+from helpers import config, dataset, storage
 
 IDLE_MINUTES = 5
 MOST_VISITORS = 8  # at once; each has a kernel with TensorFlow, about half a gigabyte
@@ -84,7 +84,7 @@ def main(given: list[str] | None = None) -> int:
     chosen = parser.parse_args(given)
     demo = config.REPORTS / "demo" / "model"
     model = Path(chosen.model) if chosen.model else config.PRETRAINED if config.PRETRAINED.is_dir() else demo
-    card = config.read_json(model / "model.json")
+    card = storage.read_json(model / "model.json")
     if not card:
         print(
             f"{model} is not a model folder: it has no model.json that can be read. Name one with --model.",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import config
+from helpers import storage
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -26,7 +26,7 @@ def of_helpers(notebook: Path) -> dict[str, str]:
         file = PACKAGE / f"{waiting.pop()}.py"
         if file.name not in found and file.is_file():
             source = file.read_text(encoding="utf-8")
-            found[file.name] = config.fingerprint(_dumped(source))
+            found[file.name] = storage.fingerprint(_dumped(source))
             waiting += _imported(source)
     return found
 

@@ -19,7 +19,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from helpers import activations, batches, config, model, phantom
+from helpers import activations, batches, config, model, phantom, storage
 from helpers.config import InputError, Settings
 from helpers.epochs import Validate, fit
 
@@ -223,7 +223,7 @@ def train_stage(
     first = 0 if head else settings.head_epochs  # each stage has its own epoch numbers: no order is drawn twice
     key, folder = stage_key(stage, images, splits, settings), run / "training" / stage
     if not head:
-        key = config.fingerprint([key, model.weights_sha256(classifier)])  # another head, another training
+        key = storage.fingerprint([key, model.weights_sha256(classifier)])  # another head, another training
     train, validation = training_parts(splits, settings).values()
     model.freeze(classifier, unfrozen)
     model.set_precision(classifier, precision(settings))
@@ -282,7 +282,7 @@ _CUT = [*_BOTH, "validation_fraction", "weights", "cached_views", "unfrozen_laye
 
 
 def _pretraining_key(settings: Settings) -> str:
-    return config.fingerprint([phantom.VERSION, *(getattr(settings, name) for name in _PRETRAINING)])
+    return storage.fingerprint([phantom.VERSION, *(getattr(settings, name) for name in _PRETRAINING)])
 
 
 def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Settings) -> str:
@@ -307,10 +307,10 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
     if settings.weights == "phantoms":
         contents.append(_pretraining_key(settings))
     elif Path(settings.weights).is_file():
-        contents.append(config.sha256(Path(settings.weights)))
+        contents.append(storage.sha256(Path(settings.weights)))
     if settings.teacher and stage == "fine_tuning":
         contents.append(model.read_card(Path(settings.teacher))["sha256"])
-    return config.fingerprint([stage, chosen, contents, splits[["path", "split", "label"]].to_csv(index=False)])
+    return storage.fingerprint([stage, chosen, contents, splits[["path", "split", "label"]].to_csv(index=False)])
 
 
 def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFrame:

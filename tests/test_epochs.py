@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from helpers import config, training
+from helpers import storage, training
 from helpers.config import make_settings
 from helpers.epochs import Validate, _seed_draws
 from helpers.epochs import fit as fit_epochs
@@ -74,7 +74,7 @@ def test_a_history_has_a_row_per_epoch_from_the_start(undisturbed):
 
 @pytest.mark.parametrize("moment", ["after training", "after saving the model"])
 def test_a_training_killed_in_every_epoch_ends_as_an_undisturbed_one(tmp_path, monkeypatch, undisturbed, moment):
-    write, trained = config.write_json, []
+    write, trained = storage.write_json, []
     for killed_at in range(EPOCHS + 1):
 
         def number_batches_told(epoch):
@@ -91,7 +91,7 @@ def test_a_training_killed_in_every_epoch_ends_as_an_undisturbed_one(tmp_path, m
                 raise Killed
             write(file, value)
 
-        monkeypatch.setattr(config, "write_json", killed_write)
+        monkeypatch.setattr(storage, "write_json", killed_write)
         with pytest.raises(Killed):
             fit(tmp_path, validate=killed_validate, data=number_batches_told)
         monkeypatch.undo()

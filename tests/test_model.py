@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from helpers import config, guard, model, training
+from helpers import config, guard, model, storage, training
 from helpers.config import InputError, make_settings
 
 SIZE = 64
@@ -309,7 +309,7 @@ def test_the_card_says_what_the_contract_asks_for(folder):
     assert card["labels"] == ["NORMAL", "PNEUMONIA"]
     assert card["input_size"] == [SIZE, SIZE, 1]
     assert (card["backbone"], card["weights_origin"], card["dataset_fingerprint"]) == ("SmallCNN", "none", "abc")
-    assert card["sha256"] == config.sha256(folder / "model.keras")
+    assert card["sha256"] == storage.sha256(folder / "model.keras")
     assert card["phantoms"] is True
     assert {"threshold", "threshold_policy", "calibration", "metrics", "versions"} <= card.keys()
 
@@ -318,7 +318,7 @@ def test_a_copy_is_a_model_too_also_onto_itself(folder, tmp_path):
     model.copy(folder, tmp_path / "deep" / "copy")
     assert model.read_card(tmp_path / "deep" / "copy") == model.read_card(folder)
     model.copy(folder, folder / ".." / "model")
-    assert model.load(folder)[1]["sha256"] == config.sha256(folder / "model.keras")
+    assert model.load(folder)[1]["sha256"] == storage.sha256(folder / "model.keras")
     (folder / "model.keras").write_bytes(b"damaged")
     with pytest.raises(InputError, match="checksum"):
         model.copy(folder, tmp_path / "second")

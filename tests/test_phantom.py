@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import config, phantom
+from helpers import config, phantom, storage
 
 PATIENTS, SEED = 20, 7
 
@@ -132,7 +132,7 @@ def test_a_finished_dataset_is_kept_and_another_replaced(dataset, tmp_path, monk
         (root / part).mkdir(parents=True)
     (root / "train" / "old.jpeg").write_bytes(b"old")
     recipe = {"version": phantom.VERSION, "patients": PATIENTS, "seed": SEED}
-    config.write_json(root / "phantoms.json", recipe)
+    storage.write_json(root / "phantoms.json", recipe)
     phantom.write_dataset(root, PATIENTS, SEED)
     assert (root / "train" / "old.jpeg").exists()
     monkeypatch.setattr(phantom, "_write_patient", lambda root, *_: None)

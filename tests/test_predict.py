@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import config, images, model, predict
+from helpers import config, images, model, predict, storage
 from helpers.config import InputError
 from tests.conftest import planted_film, planted_logit
 
@@ -276,7 +276,7 @@ def test_a_model_that_cannot_be_used_is_status_2(command, folder, planted_folder
     if kind != "missing":
         shutil.copytree(planted_folder, copy)
         card = json.loads((copy / "model.json").read_text())
-        config.write_json(copy / "model.json", card | ({"format": 2} if kind == "newer" else {"sha256": "0" * 64}))
+        storage.write_json(copy / "model.json", card | ({"format": 2} if kind == "newer" else {"sha256": "0" * 64}))
     status, rows, said = command("--model", copy, folder, with_model=False)
     assert (status, rows) == (2, [])
     assert {"missing": "not a model folder", "damaged": "checksum", "newer": "format 2"}[kind] in said

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers import config, guard, model, publish
+from helpers import config, guard, model, publish, storage
 from helpers.config import InputError
 from helpers.metrics import measure
 
@@ -103,7 +103,7 @@ def test_a_model_of_other_images_is_refused_since_the_card_names_the_public_ones
 def test_the_evaluation_of_a_saved_model_is_refused(run, tmp_path):
     record = json.loads((run / "run.json").read_text())
     record["parameters"]["model"] = "data/pretrained"
-    config.write_json(run / "run.json", record)
+    storage.write_json(run / "run.json", record)
     with pytest.raises(InputError, match="small evaluates a saved model: publish the run that trained it"):
         publish.publish("small", tmp_path / "pretrained")
     assert not (tmp_path / "pretrained").exists()

@@ -19,7 +19,7 @@ import papermill
 import psutil
 import pytest
 
-from helpers import config, kernel, markup, plan, provenance, report, run, sources
+from helpers import config, kernel, markup, plan, provenance, report, run, sources, storage
 
 PARAMETERS = '# Parameters\nprofile = "demo"'
 BOOT = (
@@ -79,7 +79,7 @@ def recorded_run(house: Path, name: str = "smoke", **overrides) -> config.Settin
     record = provenance.provenance(name, settings, folder, first)
     stems = [path.stem for path in plan.find_notebooks() if path.name[:2] >= first]
     record |= {"notebooks": {stem: {"status": "done"} for stem in stems}, "started": "2025-01-02T03:04:05Z"}
-    config.write_json(folder / "run.json", record)
+    storage.write_json(folder / "run.json", record)
     return settings
 
 
@@ -333,17 +333,17 @@ def test_phantoms_are_phantoms_wherever_they_lie(house, tmp_path):
 
 def test_code_has_one_fingerprint_under_every_python(tmp_path):
     write_notebook(tmp_path / "01_x.ipynb", "def f(a: int = 1) -> str:\n    return f'{a!r}'  # remark", "x = [1, *()]")
-    listed = config.fingerprint(sources.of_notebook(tmp_path / "01_x.ipynb"))
+    listed = storage.fingerprint(sources.of_notebook(tmp_path / "01_x.ipynb"))
     assert listed == "bb56d466c3c8ec46"
     write_notebook(tmp_path / "01_x.ipynb", "def f(a: int = 2) -> str:\n    return f'{a!r}'  # remark", "x = [1, *()]")
-    assert config.fingerprint(sources.of_notebook(tmp_path / "01_x.ipynb")) != listed
+    assert storage.fingerprint(sources.of_notebook(tmp_path / "01_x.ipynb")) != listed
 
 
 def test_the_index_counts_epochs_of_earlier_calls_and_says_where_a_tree_was_not_clean(house):
     recorded_run(house)
     folder = house / "reports/smoke"
     epochs = [{"epoch": number, "seconds": 600.0} for number in range(4)]
-    config.write_json(folder / "training/fine_tuning/state.json", {"history": epochs})
+    storage.write_json(folder / "training/fine_tuning/state.json", {"history": epochs})
     record = json.loads((folder / "run.json").read_text())
     known = {"seconds": 2.0, "commit": "a" * 40}
     record["notebooks"] = {
@@ -351,13 +351,13 @@ def test_the_index_counts_epochs_of_earlier_calls_and_says_where_a_tree_was_not_
         "04_fine_tuning": {"status": "done", "clean": False} | known,
     }
     record["git"] = {"commit": "a" * 40, "clean": True}
-    config.write_json(folder / "run.json", record)
+    storage.write_json(folder / "run.json", record)
     text = report.write_index(folder).read_text(encoding="utf-8")
     assert "30 min 02 s" in text
     assert "<code>aaaaaaaaaaaa with uncommitted changes</code>: 04" in text
     for entry in record["notebooks"].values():
         entry["clean"] = True
-    config.write_json(folder / "run.json", record)
+    storage.write_json(folder / "run.json", record)
     assert "Notebooks ran at" not in report.write_index(folder).read_text(encoding="utf-8")
 
 
@@ -625,15 +625,15 @@ def test_index_shows_numbers_and_escapes(tmp_path):
     part = {"n": 624, "prevalence": 0.625, "threshold": 0.31, "threshold_policy": "sensitivity>=0.97"}
     part |= {"confusion": {"tp": 1, "fp": 2, "fn": 3, "tn": 4}, "auc": number, "npv": dict.fromkeys(number)}
     part |= {"by_subtype": {"virus": {"sensitivity": number}}}
-    config.write_json(tmp_path / "metrics.json", {"test": part, "validation": part})
-    config.write_json(tmp_path / "explanations.json", {"summary": {"pointing_game": number, "chance": 0.2}})
+    storage.write_json(tmp_path / "metrics.json", {"test": part, "validation": part})
+    storage.write_json(tmp_path / "explanations.json", {"summary": {"pointing_game": number, "chance": 0.2}})
     entry = {"title": "<Five>", "purpose": "a < b", "status": "outdated", "seconds": 61.0, "peak_memory": 1.2e9}
     parameters = {"phantoms": 5, "data": "<x>"}
     notebooks = {"03_training": {"title": "Three", "status": "done", "commit": "c"}}  # from before locks were recorded
     notebooks["04_fine_tuning"] = {"title": "Four", "status": "done", "commit": "c", "lock": "a" * 64}
     notebooks["05_evaluation"] = entry | {"commit": "c", "lock": "b" * 64}
     record = {"run": "r", "profile": "smoke", "notebooks": notebooks, "parameters": parameters}
-    config.write_json(tmp_path / "run.json", record | {"changed": ["data"], "command": "python 'a b'"})
+    storage.write_json(tmp_path / "run.json", record | {"changed": ["data"], "command": "python 'a b'"})
     page = report.write_index(tmp_path).read_text(encoding="utf-8")
     for wanted in (
         "0.900",

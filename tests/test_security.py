@@ -15,7 +15,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from keras import layers
 from papermill.parameterize import parameterize_notebook
 
-from helpers import config, model, predict, provenance, run
+from helpers import config, model, predict, provenance, run, storage
 from helpers.config import InputError, make_settings
 from tests.test_run import BOOT, house, write_notebook  # noqa: F401 - a fixture
 
@@ -125,11 +125,11 @@ def test_paths_in_a_card_lead_nowhere(folder, tmp_path):
         "guard": "/etc/passwd",
         "files": ["../x"],
     }
-    config.write_json(folder / "model.json", card)
+    storage.write_json(folder / "model.json", card)
     model.load(folder)
     model.copy(folder, tmp_path / "copy")
     assert everything(tmp_path / "copy") == {"model.keras", "model.json"}
-    config.write_json(folder / "model.json", card | {"guard_sha256": "../../x"})
+    storage.write_json(folder / "model.json", card | {"guard_sha256": "../../x"})
     with pytest.raises(InputError, match="does not fit the checksum"):
         predict.Predictor.load(folder)
 
