@@ -28,7 +28,9 @@ def folder(tmp_path) -> Path:
     start = layers.Input((4, 4, 1), name="pixels")
     x = layers.Dense(1, name="logit")(layers.Flatten(name="flat")(start))
     network = keras.Model(start, layers.Activation("sigmoid", name="probability")(x))
-    model.save(network, tmp_path / "given", {"threshold": 0.5, "calibration": None})
+    model.save(
+        network, tmp_path / "given", {"threshold": 0.5, "calibration": {"method": "none", "slope": 1, "intercept": 0}}
+    )
     return tmp_path / "given"
 
 
