@@ -279,8 +279,12 @@ def copy(source: Path, target: Path) -> None:
         return
     target.mkdir(parents=True, exist_ok=True)
     names = ("model.keras", *([guard.FILE] if "guard_sha256" in card else []), "model.json")
-    for name in names:
-        shutil.copyfile(source / name, target / f"{name}.part")
-    (target / guard.FILE).unlink(missing_ok=True)
-    for name in names:
-        storage.put(target / f"{name}.part", target / name)
+    try:
+        for name in names:
+            shutil.copyfile(source / name, target / f"{name}.part")
+        (target / guard.FILE).unlink(missing_ok=True)
+        for name in names:
+            storage.put(target / f"{name}.part", target / name)
+    finally:
+        for name in names:
+            (target / f"{name}.part").unlink(missing_ok=True)

@@ -68,9 +68,12 @@ def absolute(name: str, value: str) -> str:
 
 
 def changed(settings: Settings) -> dict:
-    """The settings, by name, that together with their profile make these: a recipe, and what differs from it."""
-    usual, default = (config.make_settings(settings.profile, given) for given in ({}, {"recipe": settings.recipe}))
-    differing = {name: value for name, value in asdict(settings).items() if value != getattr(default, name)}
+    """The settings, by name, that together with their profile make these: recipe, data, and what differs from them."""
+    given = {"recipe": settings.recipe, "data": absolute("data", settings.data)}
+    usual, default = config.make_settings(settings.profile), config.make_settings(settings.profile, given)
+    named = {"data": settings.data} if settings.data else {}
+    rest = {name: value for name, value in asdict(settings).items() if name != "data"}
+    differing = named | {name: value for name, value in rest.items() if value != getattr(default, name)}
     return ({"recipe": settings.recipe} if settings.recipe != usual.recipe else {}) | differing
 
 
@@ -80,8 +83,6 @@ def command(name: str, settings: Settings, first: str) -> str:
     words = ["python", "-m", "helpers.run", "--profile", settings.profile, "--name", name]
     if "data" in differing:
         words += ["--data", differing.pop("data")]
-        if config.make_settings(settings.profile).phantoms and not settings.phantoms:
-            differing.pop("phantoms", None)  # --data says so already
     if first != "01":
         words += ["--from", first]
     if differing:
@@ -236,13 +237,14 @@ def read_record(folder: Path) -> dict | None:
 def unevaluated(record: dict, folder: Path) -> list[str]:
     """Stems of the notebooks that have to run before the metrics in `folder` are those of the run's settings.
 
-    05 is among them where it is not done, or what it wrote was changed since; earlier ones where they were begun anew.
-    (One whose code alone has changed since does not count, once 05 has run after that.)
+    05 is among them where it is not done, or what it wrote was changed since; earlier ones where they were begun anew,
+    or their settings changed. (One whose code alone has changed does not count, once 05 has run after that.)
     """
     found = []
     for stem, entry in sorted(record.get("notebooks", {}).items()):
         status = entry.get("status")
-        if stem[:2] < "05" and status not in ("done", "outdated"):
+        kept = status == "done" or (status == "outdated" and REASONS["settings"] not in entry.get("why", ""))
+        if stem[:2] < "05" and not kept:
             found.append(stem)
         if stem[:2] == "05":
             wrote = entry.get("wrote", {}).items()

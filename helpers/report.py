@@ -195,18 +195,22 @@ def _metrics(metrics: dict) -> dict | None:
     }
 
 
-def _epochs(folder: Path, stage: str) -> list[dict]:
-    """The history of a training in a run folder, without epoch 0."""
-    return storage.read_json(folder / "training" / stage / "state.json").get("history", [])[1:]
+def _epochs(folder: Path, pretrained: bool) -> dict[str, list[dict]]:
+    """A run's histories of training by stage, without epoch 0; that of pre-training where it is part of the run."""
+    found = {}
+    for stage in (stage for stages in TRAINED.values() for stage in stages):
+        history = storage.read_json(folder / "training" / stage / "state.json").get("history", [])[1:]
+        found[stage] = history if pretrained or stage != "pretraining" else []
+    return found
 
 
-def _cost(folder: Path) -> list[dict]:
+def _cost(folder: Path, epochs: dict[str, list[dict]]) -> list[dict]:
     """What training took, by stage: epochs, seconds of the middle one, and images a second."""
     splits = folder / "splits.csv"
     trained = splits.read_text(encoding="utf-8").count(",train,") if splits.exists() else 0
     rows = []
-    for stage in (stage for stages in TRAINED.values() for stage in stages):
-        if history := _epochs(folder, stage):
+    for stage, history in epochs.items():
+        if history:
             seconds = statistics.median(epoch["seconds"] for epoch in history)
             known = trained if stage != "pretraining" else 0
             speed = f"{known / seconds:.{0 if known > 20 * seconds else 1}f}" if known and seconds else ""
@@ -226,9 +230,9 @@ def write_index(folder: Path) -> Path:
         {"stem": stem, "page": (folder / f"{stem}.html").exists(), **entry}
         for stem, entry in sorted(record.get("notebooks", {}).items())
     ]
+    epochs = _epochs(folder, parameters.get("weights") == "phantoms")
     for entry in notebooks:  # the time of its last call, in which epochs of earlier ones were found
-        stages = TRAINED.get(entry["stem"][:2], ())
-        trained = sum(epoch["seconds"] for stage in stages for epoch in _epochs(folder, stage))
+        trained = sum(epoch["seconds"] for stage in TRAINED.get(entry["stem"][:2], ()) for epoch in epochs[stage])
         if "seconds" in entry:
             entry["seconds"] = max(entry["seconds"], trained)
     ran_with: dict[str, dict[str, list[str]]] = {"commit": {}, "lock": {}}
@@ -254,7 +258,7 @@ def write_index(folder: Path) -> Path:
             localisation=flatten(summary) if isinstance(summary, dict) else [],
             commits=ran_with["commit"] if set(ran_with["commit"]) != {last} else {},
             locks=ran_with["lock"],
-            cost=_cost(folder),
+            cost=_cost(folder, epochs),
             changed=changed,
             unchanged={key: value for key, value in parameters.items() if key not in changed},
         )

@@ -87,8 +87,8 @@ class Run:
         """Write run.json and index.html; a notebook whose inputs have changed since it was done is outdated."""
         for stem, entry in self.entries.items():
             if entry["status"] in ("done", "outdated"):
-                stale = provenance.why_not_done(entry, self.inputs(stem), self.folder, stem)
-                entry["status"] = "outdated" if stale else "done"
+                entry["why"] = provenance.why_not_done(entry, self.inputs(stem), self.folder, stem)
+                entry["status"] = "outdated" if entry["why"] else "done"
         self.record["dataset"] = provenance.dataset_state(self.folder)
         self.record["notebooks"] = self.entries
         storage.write_json(self.folder / "run.json", self.record)

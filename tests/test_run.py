@@ -301,7 +301,10 @@ def test_metrics_are_those_of_a_run_only_while_what_they_come_from_is(tmp_path):
         changed = {s: entry | {"status": statuses.get(s[3:], entry["status"])} for s, entry in entries.items()}
         return provenance.unevaluated({"notebooks": changed}, tmp_path)
 
-    assert missing() == missing(fine_tuning="outdated", grad_cam="failed") == []
+    assert missing() == missing(fine_tuning="outdated", grad_cam="failed") == []  # by its code
+    entries["04_fine_tuning"]["why"] = f"{provenance.REASONS['settings']} and more"
+    assert missing(fine_tuning="outdated") == ["04_fine_tuning"]
+    entries["04_fine_tuning"]["why"] = ""
     assert missing(training="interrupted", fine_tuning="pending") == ["03_training", "04_fine_tuning"]
     assert missing(evaluation="outdated") == ["05_evaluation"]
     assert provenance.evaluated({"notebooks": entries}, tmp_path)
@@ -322,6 +325,10 @@ def test_phantoms_are_phantoms_wherever_they_lie(house, tmp_path):
         assert config.make_settings(profile, provenance.changed(wanted.settings)) == wanted.settings
         record = {"parameters": asdict(wanted.settings)}
         assert report.of_phantoms(record, tmp_path)
+    words = ["--profile", profile, "--data", str(tmp_path / "d"), "--set", "phantoms=0"]
+    named = plan.make_plan(plan.parse(words), "x").settings
+    assert config.make_settings(profile, provenance.changed(named)) == named
+    assert named.phantoms == 0
     before = provenance.listing(wanted.settings)
     (tmp_path / "d/train/NORMAL/.DS_Store").touch()
     (tmp_path / "d/train/NORMAL/.checkpoints").mkdir()

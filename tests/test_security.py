@@ -66,7 +66,7 @@ CALLS = {
     "a process": ("subprocess", "Popen", {"args": ["touch", "code-ran"]}),
     "a shell": ("os", "system", {"command": "touch code-ran"}),
     "a built-in": ("builtins", "exec", {"source": "open('code-ran', 'w')"}),
-    "ours": ("helpers.config", "write_text", {"path": "code-ran", "text": ""}),
+    "ours": ("helpers.storage", "write_text", {"path": "code-ran", "text": ""}),
     "the switch itself": ("keras.config", "enable_unsafe_deserialization", {}),
     "a download": ("keras.utils", "get_file", {"fname": "code-ran", "origin": "file:///etc/hostname"}),
 }
