@@ -231,12 +231,12 @@ def read_card(folder: Path) -> dict:
         raise InputError(f"{card_file} is damaged: {error!r}.") from error
     if number > FORMAT:
         raise InputError(f"{card_file} has format {number}; this code reads up to {FORMAT}: update it.")
-    size, calibration = card.get("input_size"), card.get("calibration")
-    if not isinstance(size, list) or (card.get("threshold") is not None and not isinstance(calibration, dict)):
-        raise InputError(f"{card_file} is damaged: it needs input_size, a list, and with a threshold a calibration.")
     for file, wanted in ((model_file, digest), (folder / guard.FILE, card.get("guard_sha256"))):
         if wanted and not (file.is_file() and storage.sha256(file) == wanted):
             raise InputError(f"{file} does not fit the checksum in model.json: one of them was changed or damaged.")
+    size, calibration = card.get("input_size"), card.get("calibration")
+    if not isinstance(size, list) or (card.get("threshold") is not None and not isinstance(calibration, dict)):
+        raise InputError(f"{card_file} is damaged: it needs input_size, a list, and with a threshold a calibration.")
     return card
 
 
