@@ -28,7 +28,7 @@ def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
     if not provenance.evaluated(record, folder):
         raise InputError(
             f"reports/{run} is not finished, or its predictions are older than its settings; go on with "
-            f"`python -m helpers.run --name {shlex.quote(run)} --resume`."
+            f"`python -m helpers.run --name {shlex.quote(run)} --resume` (--set what was changed in notebooks)."
         )
     for name, column in (("splits.csv", "patient"), ("manifest.csv", "sha256")):
         known = pd.read_csv(config.needs(folder / name, "05_evaluation"))[["path", column]]
@@ -104,8 +104,8 @@ def runs_table(folder: Path) -> pd.DataFrame:
     """Every finished run beside `folder`, itself included, on the same dataset, sorted by recipe, backbone and seed.
 
     Index run; columns recipe, backbone, seed, n (test images), and as text with their intervals accuracy, sensitivity,
-    specificity and auc. Left out are runs that were moved aside, and others than `folder` that evaluate a saved model;
-    where `folder` does, its recipe is called "saved model" and it has no seed.
+    specificity and auc. Left out are runs that were moved aside, and others than `folder` that are a copy or evaluate
+    a saved model; where `folder` does, its recipe is called "saved model" and it has no seed.
     """
     own, rows = provenance.dataset_state(folder), []
     for file in sorted(folder.parent.glob("*/metrics.json")):
@@ -113,8 +113,8 @@ def runs_table(folder: Path) -> pd.DataFrame:
         aside = re.search(r"\.\d{8}-\d{6}(-\d+)?$", file.parent.name)
         if aside or not record or not own or provenance.dataset_state(file.parent) != own:
             continue
-        saved = bool(record["parameters"].get("model"))
-        if file.parent != folder and (saved or not provenance.evaluated(record, file.parent)):
+        saved, copied = bool(record["parameters"].get("model")), record.get("run") != file.parent.name
+        if file.parent != folder and (saved or copied or not provenance.evaluated(record, file.parent)):
             continue
         if test := json.loads(file.read_text(encoding="utf-8")).get("test"):
             values = {name: record["parameters"].get(name) for name in ("recipe", "backbone", "seed")}
@@ -145,21 +145,24 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    for title, part in parts:
-        shown = part if isinstance(part, str) else part.to_string(index=False)
-        print(f"{title}\n{shown}\n")
     page = config.REPORTS / f"compare-{given.first}-{given.second}.html"
-    print(config.shown(write_page(page, given.first, given.second, parts)))
+    write_page(page, given.first, given.second, parts)
+    try:
+        for title, part in parts:
+            shown = part if isinstance(part, str) else part.to_string(index=False)
+            print(f"{title}\n{shown}\n")
+        print(config.shown(page), flush=True)
+    except BrokenPipeError:
+        return storage.unread()
     return 0
 
 
-def write_page(page: Path, first: str, second: str, parts: list[tuple[str, pd.DataFrame | str]]) -> Path:
+def write_page(page: Path, first: str, second: str, parts: list[tuple[str, pd.DataFrame | str]]) -> None:
     """The comparison as one HTML file."""
     tables = [(title, part if isinstance(part, str) else part.to_dict("split")) for title, part in parts]
     folders = [config.run_folder(run) for run in (first, second)]
     phantoms = any(report.of_phantoms(provenance.read_record(folder), folder) for folder in folders)
     storage.write_text(page, report.render_comparison(first, second, tables, phantoms))
-    return page
 
 
 if __name__ == "__main__":

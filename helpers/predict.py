@@ -218,9 +218,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: the table holds the rows that were done.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read the table, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
-        return 141
+    except BrokenPipeError:
+        return storage.unread()
     except OSError as error:
         where = error.filename or given.csv or "the table"
         print(f"{where} cannot be written: {error.strerror}.", file=sys.stderr)

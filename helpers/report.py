@@ -16,7 +16,7 @@ from markupsafe import Markup
 from nbconvert.filters import Highlight2HTML, markdown2html
 from pygments.formatters import HtmlFormatter
 
-from helpers import evaluation, provenance, storage
+from helpers import config, evaluation, provenance, storage
 from helpers.markup import headings, outputs, plain
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -218,6 +218,15 @@ def _cost(folder: Path, epochs: dict[str, list[dict]]) -> list[dict]:
     return rows
 
 
+def _saved_model(folder: Path, parameters: dict) -> dict[str, str]:
+    """What the index says of a saved model that a run evaluates."""
+    card = storage.read_json(folder / "model" / "model.json")
+    said = {"folder": parameters["model"], "backbone": card.get("backbone"), "SHA-256": card.get("sha256")}
+    if isinstance(card.get("threshold"), float):
+        said["threshold"] = f"{card['threshold']:.4f}, by the policy {card.get('threshold_policy')}"
+    return {name: value for name, value in said.items() if value}
+
+
 def write_index(folder: Path) -> Path:
     """Write index.html of the run in `folder` from its run.json, metrics.json and explanations.json; its path.
 
@@ -242,6 +251,10 @@ def write_index(folder: Path) -> Path:
         ran_with["lock"].setdefault((entry.get("lock") or "unknown")[:12], []).append(entry["stem"][:2])
     now = record.get("git") or {}
     last = f"{(now.get('commit') or '')[:12]}{'' if now.get('clean', True) else ' with uncommitted changes'}"
+    saved = _saved_model(folder, parameters) if parameters.get("model") else {}
+    if saved:  # what a training would have been is nobody's
+        own = {name for name, field in config.FIELDS.items() if field.metadata["notebook"] in ("01", "05", "06")}
+        parameters = {name: value for name, value in parameters.items() if name in own - {"threshold_policy"}}
     summary = storage.read_json(folder / "explanations.json").get("summary")
     text = (
         _environment()
@@ -259,6 +272,7 @@ def write_index(folder: Path) -> Path:
             commits=ran_with["commit"] if set(ran_with["commit"]) != {last} else {},
             locks=ran_with["lock"],
             cost=_cost(folder, epochs),
+            saved=saved,
             changed=changed,
             unchanged={key: value for key, value in parameters.items() if key not in changed},
         )

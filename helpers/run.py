@@ -226,6 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
             plan = make_plan(args, name)
             check_inputs(plan.settings, plan.todo)
             run = Run(plan)
+            if plan.resume and not plan.record:
+                say(f"reports/{name} has no run to go on with: one is begun.")
             if plan.aside:
                 say(f"{_shown(plan.folder)} is moved aside to {move_aside(plan.folder).name}")
             return run.carry_out()
@@ -242,9 +244,8 @@ def main(arguments: list[str] | None = None) -> int:
         go_on = shlex.join(["python", "-m", "helpers.run", *words])
         print(f"Stopped; the kernel too. {'Go on' if begun else 'Start again'} with: {go_on}", file=sys.stderr)
         return 143 if isinstance(stop, _Terminated) else 130
-    except BrokenPipeError:  # whoever read what is said, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
-        return 141
+    except BrokenPipeError:
+        return storage.unread()
     except OSError as error:
         print(f"reports/{name} cannot be written or read: {error}.", file=sys.stderr)
         return 1

@@ -1,10 +1,11 @@
-"""Files: written whole or not at all, read where they may be missing, and told apart by what is in them."""
+"""Files: whole or not at all, read where they may be missing, told apart by content; and a stdout that was closed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 
@@ -47,6 +48,12 @@ def sha256(file: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def unread() -> int:
+    """After a BrokenPipeError: whoever read stdout, such as `head`, has had enough. Exit status 141, as in shells."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
+    return 141
 
 
 def fingerprint(value) -> str:

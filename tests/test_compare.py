@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -32,7 +36,7 @@ def write_run(name: str, probabilities: np.ndarray, threshold: float, **paramete
         "versions": {"keras": "3"},
         "git": {"commit": "of the last look", "clean": True},
     }
-    (folder / "run.json").write_text(json.dumps(record | {"dataset": {"fingerprint": "f"}}))
+    (folder / "run.json").write_text(json.dumps(record | {"run": name, "dataset": {"fingerprint": "f"}}))
 
 
 @pytest.fixture
@@ -123,6 +127,22 @@ def test_no_image_in_common_is_refused(runs, capsys):
     assert "no test image in common" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="closed pipes")
+def test_nobody_reading_what_it_says_ends_it_quietly_with_its_page(runs):
+    code = (
+        "import sys; from pathlib import Path; from helpers import compare, config\n"
+        "config.REPORTS = Path(sys.argv[1])\nsys.exit(compare.main(['weak', 'strong']))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", code, str(config.REPORTS)]
+    done = subprocess.run(command, cwd=config.ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writing)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert (config.REPORTS / "compare-weak-strong.html").is_file()
+
+
 def test_paired_intervals_are_narrower_than_those_of_each(runs):
     weak, _, labels = runs
     close = np.clip(weak + 0.01 * (labels - 0.5), 0, 1)
@@ -147,10 +167,12 @@ def test_runs_on_the_same_data_stand_side_by_side(runs):
     for name, change in (("aside.20260101-000000", {}), ("saved", {"model": "m"}), ("elsewhere", {"of": "x"})):
         write_run(name, runs[0], 0.5, **change)
         (config.REPORTS / name / "metrics.json").write_text((config.REPORTS / "weak" / "metrics.json").read_text())
+    shutil.copytree(config.REPORTS / "weak", config.REPORTS / "copy")
     table = compare.runs_table(config.REPORTS / "strong")
     assert list(table.index) == ["weak", "strong"]
     assert list(table["seed"]) == [1, 2]
     assert table.loc["weak", "AUC"] == "0.900"
+    assert list(compare.runs_table(config.REPORTS / "copy").index) == ["copy", "weak", "strong"]
     assert list(compare.runs_table(config.REPORTS / "elsewhere").index) == ["elsewhere"]
     (config.REPORTS / "saved" / "model").mkdir()
     (config.REPORTS / "saved" / "model" / "model.keras").write_bytes(b"")

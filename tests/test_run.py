@@ -94,8 +94,9 @@ def refusal(capsys, *arguments: str) -> str:
 
 def test_whole_run_then_resume_then_only_then_aside(house, capsys):
     folder = house / "reports" / "smoke"
-    assert run.main(["--profile", "smoke", "--set", "image_size=96", "--set", "resamples=60"]) == 0
+    assert run.main(["--profile", "smoke", "--resume", "--set", "image_size=96", "--set", "resamples=60"]) == 0
     said = capsys.readouterr().out
+    assert said.startswith("reports/smoke has no run to go on with: one is begun.")
     assert "    pixels 96" in said
     assert re.search(r"01_eda +done  [\d.]+ s  \d+ MB", said)
     assert said.rstrip().endswith("index.html")
@@ -375,6 +376,18 @@ def test_nobody_reading_what_a_run_says_ends_it_quietly(house):
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 141
     assert statuses(house)["01"] == "interrupted"
+
+
+def test_the_index_of_an_evaluation_tells_of_the_model_it_measured(house):
+    settings = recorded_run(house, "other", model="m", data="d", threshold_policy="youden")
+    folder = house / "reports/other"
+    card = {"backbone": "DenseNet121", "sha256": "c" * 64, "threshold": 0.25, "threshold_policy": "sensitivity>=0.9"}
+    storage.write_json(folder / "model/model.json", card)
+    text = report.write_index(folder).read_text(encoding="utf-8")
+    for said in ("DenseNet121", "c" * 64, "0.2500, by the policy sensitivity&gt;=0.9", "resamples"):
+        assert said in text
+    assert settings.backbone not in text
+    assert "image_size" not in text
 
 
 def test_what_a_later_notebook_needs_is_made_again_where_it_is_gone(tmp_path):
