@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -226,12 +225,9 @@ def why_not_done(entry: dict, parts: dict, folder: Path, stem: str) -> str:
 
 def read_record(folder: Path) -> dict | None:
     """run.json of a run folder; None where it is missing or is not the runner's."""
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    usable = isinstance(record, dict) and isinstance(record.get("parameters"), dict)
-    return record if usable and isinstance(record.get("notebooks"), dict) else None
+    record = storage.read_json(folder / "run.json")
+    usable = all(isinstance(record.get(key), dict) for key in ("parameters", "notebooks"))
+    return record if usable else None
 
 
 def unevaluated(record: dict, folder: Path) -> list[str]:

@@ -289,7 +289,8 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
     """Fingerprint of what "cut", "head" or "fine_tuning" depends on.
 
     Settings, the pixels, which image is in which split, and the files of weights and of a teacher, by content. How
-    many epochs a stage itself may take is none of it, unless its rate depends on that: `fit` goes on for more.
+    many epochs a stage itself may take is none of it, unless its rate depends on that: `fit` goes on for more. The
+    weights that fine-tuning begins with are added by `train_stage`.
     """
     last = "03" if stage == "head" else "04"
     names = [name for name, field in config.FIELDS.items() if field.metadata["notebook"] <= last]
