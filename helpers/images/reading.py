@@ -1,0 +1,111 @@
+"""The one path from bytes to pixels, used in training, evaluation, the widget and the command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from helpers import storage
+from helpers.config import InputError
+from helpers.images import decode
+
+MOST_BYTES = 500_000_000  # of a file: twice what the largest picture takes as it is
+
+
+class Decoded(NamedTuple):
+    """A radiograph, and what its file says that makes a prediction doubtful."""
+
+    pixels: np.ndarray  # uint8 (height, width), 0 black (air) to 255 white (bone)
+    notes: tuple[str, ...]
+
+
+def read_image(source: str | Path | bytes) -> np.ndarray:
+    """The pixels of `read`: uint8 (height, width), 0 black (air) to 255 white (bone)."""
+    return read(source).pixels
+
+
+def read(source: str | Path | bytes) -> Decoded:
+    """Decode a radiograph from a path or from bytes.
+
+    JPEG and PNG in any colour mode and depth, and DICOM (recognised by content). Orientation in EXIF is applied,
+    transparency is laid on black, the first of several frames is taken, and more than 8 bits are scaled to the bit
+    depth the values use; DICOM's rescale, VOI LUT or window and MONOCHROME1 are applied. Of a DICOM header nothing
+    that could name a patient is kept or repeated.
+
+    Raises InputError, naming the file, where the bytes cannot be read as an image.
+    """
+    name = "the image" if isinstance(source, bytes) else str(source)
+    try:
+        data = source if isinstance(source, bytes) else file_bytes(Path(source))
+    except OSError as error:
+        raise InputError(f"{name} cannot be opened: {error.strerror or error}.") from error
+    if not data:
+        raise InputError(f"{name} is empty (0 bytes).")
+    try:
+        pixels, notes = decode.read_dicom(data) if data[128:132] == b"DICM" else (decode.read_raster(data), ())
+    except InputError as error:
+        raise InputError(f"{name} {error}") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} cannot be read as an image: it is no JPEG, PNG or DICOM file.") from error
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
+        raise InputError(f"{name} cannot be read as an image: {error or type(error).__name__}.") from error
+    return Decoded(np.ascontiguousarray(pixels), notes)
+
+
+def file_bytes(file: Path) -> bytes:
+    """The bytes of a file; OSError where it cannot be opened, is none (pipes may never end) or too large."""
+    state = file.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, pipe or device")
+    if state.st_size > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has {state.st_size / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are read")
+    return file.read_bytes()
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Stretch uint8 (height, width) to uint8 (size, size), antialiased bilinear; the aspect ratio is not kept.
+
+    Aspect ratio differs by class in the public dataset, so keeping it would hand the model a shortcut.
+    """
+    if image.shape == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def new_array(file: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped .npy to fill, its room reserved: where the disk is full, writing to mapped memory is fatal."""
+    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # Linux
+        with file.open("rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, array.offset + array.nbytes)
+    return array
+
+
+def build_cache(root: Path, paths: list[str], size: int, file: Path) -> np.ndarray:
+    """Read and resize `paths` (relative to `root`) once into `file`, a .npy of uint8 (len(paths), size, size).
+
+    Written aside and renamed when complete. Returns it memory-mapped, read-only.
+    """
+    aside = file.with_name(file.name + ".part")
+    cache = new_array(aside, np.uint8, (len(paths), size, size))
+    with ThreadPoolExecutor(4) as pool:
+        pixels = pool.map(lambda path: resize(read_image(root / path), size), paths)
+        for row, image in enumerate(tqdm(pixels, total=len(paths), desc="images.npy", mininterval=1)):
+            cache[row] = image
+    cache.flush()
+    del cache
+    storage.put(aside, file)
+    return load_cache(file)
+
+
+def load_cache(file: Path) -> np.ndarray:
+    """The cached images, uint8 (n, size, size), memory-mapped and read-only."""
+    return np.load(file, mmap_mode="r")

@@ -1,0 +1,9 @@
+"""Run the notebooks with papermill into a run folder; its records, pages, comparisons and publication."""
+
+from helpers.run.compare import (
+    runs_table,
+)
+
+__all__ = [
+    "runs_table",
+]
