@@ -1,4 +1,4 @@
-"""The embedded dataset: phantoms of helpers/phantom/anatomy.py in the public dataset's layout, and a set to pretrain on."""
+"""The embedded dataset: phantoms drawn by code in the public layout, and a set to pretrain on."""
 
 from __future__ import annotations
 

@@ -1,9 +1,3 @@
 """Run the notebooks with papermill into a run folder; its records, pages, comparisons and publication."""
 
-from helpers.run.compare import (
-    runs_table,
-)
-
-__all__ = [
-    "runs_table",
-]
+from helpers.run.compare import runs_table
