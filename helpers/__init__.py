@@ -1,7 +1,7 @@
 """What the notebooks share: a wing per step of the story. Each imports only from those above it in this list.
 
-config      settings, profiles, recipes
 storage     files that are written whole or not at all, and their fingerprints
+config      settings, profiles, recipes
 images      from bytes to pixels: JPEG, PNG, DICOM; the array of all images
 phantom     the embedded default dataset, drawn by code
 dataset     the dataset folder: manifest, audit, split by patient, download

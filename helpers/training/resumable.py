@@ -59,7 +59,7 @@ def fit(
         classifier = keras.saving.load_model(folder / file)
     while not _finished(state, epochs, patience):
         epoch, start = state["history"][-1]["epoch"] + 1, time.perf_counter()
-        _seed_draws(classifier, [*seed, epoch])
+        seed_draws(classifier, [*seed, epoch])
         last = _LastStep()
         losses = classifier.fit(
             epoch_batches(epoch), epochs=epoch, initial_epoch=epoch - 1, shuffle=False, verbose=0, callbacks=[last]
@@ -74,7 +74,7 @@ def fit(
     return best, history[["epoch", "loss", *figures, "seconds"]]
 
 
-def _seed_draws(classifier: keras.Model, seed: Sequence[int]) -> None:
+def seed_draws(classifier: keras.Model, seed: Sequence[int]) -> None:
     """Set what Dropout draws: Keras does not save how far its generators have come."""
     rng = np.random.default_rng(seed)
     for state in (v for v in classifier.variables if v.path.endswith("seed_generator_state")):

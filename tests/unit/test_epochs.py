@@ -15,7 +15,7 @@ from keras import layers
 
 from helpers import storage, training
 from helpers.config import make_settings
-from helpers.training import Validate, _seed_draws
+from helpers.training import Validate, seed_draws
 from helpers.training import fit as fit_epochs
 from tests.conftest import Killed, same_weights
 
@@ -116,7 +116,7 @@ def test_averaged_weights_are_judged_and_kept_while_training_goes_on_from_the_la
 
     network, steps = numbers_network(), []
     for epoch in range(1, EPOCHS + 1):
-        _seed_draws(network, [7, epoch])
+        seed_draws(network, [7, epoch])
         keep = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: steps.append([np.array(v) for v in network.trainable_variables])
         )
