@@ -267,3 +267,16 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
             raise InputError(f"--set {text!r} is not NAME=VALUE, such as backbone=DenseNet121.")
         pairs[name.strip()] = value
     return pairs
+
+
+def list_settings(profile: str) -> str:
+    """Every setting with its value in `profile`, its range, and what it does: first those that most readers change."""
+    values, lines = make_settings(profile), []
+    for title, names in (("Basic", BASIC), ("Advanced", [name for name in FIELDS if name not in BASIC])):
+        lines += ["", f"{title} settings of the profile {profile}:"]
+        for name in names:
+            meta, kind = FIELDS[name].metadata, {bool: "True or False", str: "text"}.get(_TYPES[name], "")
+            choices = ", ".join(PROFILES if name == "profile" else meta["choices"])
+            possible = choices or kind or f"{meta['low']:,} to {meta['high']:,}"
+            lines += [f"  {name} = {getattr(values, name)}  ({possible})", f"      {meta['help']}"]
+    return "\n".join(lines[1:])

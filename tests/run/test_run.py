@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from helpers import config, storage
-from helpers.run import kernel, markup, plan, provenance, report, runner, sources
+from helpers.run import papermill as kernel, plan, provenance, report, runner, sources, state
 
 PARAMETERS = '# Parameters\nprofile = "demo"'
 BOOT = (
@@ -77,7 +77,7 @@ def recorded_run(house: Path, name: str = "smoke", **overrides) -> config.Settin
     folder = house / "reports" / name
     folder.mkdir(parents=True)
     first = "05" if settings.model else "01"
-    record = provenance.provenance(name, settings, folder, first)
+    record = provenance.provenance(name, settings, first)
     stems = [path.stem for path in plan.find_notebooks() if path.name[:2] >= first]
     record |= {"notebooks": {stem: {"status": "done"} for stem in stems}, "started": "2025-01-02T03:04:05Z"}
     storage.write_json(folder / "run.json", record)
@@ -310,16 +310,16 @@ def test_metrics_are_those_of_a_run_only_while_what_they_come_from_is(tmp_path):
 
     def missing(**statuses: str) -> list[str]:
         changed = {s: entry | {"status": statuses.get(s[3:], entry["status"])} for s, entry in entries.items()}
-        return provenance.unevaluated({"notebooks": changed}, tmp_path)
+        return state.unevaluated({"notebooks": changed}, tmp_path)
 
     assert missing() == missing(fine_tuning="outdated", grad_cam="failed") == []  # by its code
-    entries["04_fine_tuning"]["why"] = f"{provenance.REASONS['settings']} and more"
+    entries["04_fine_tuning"]["why"] = f"{state.REASONS['settings']} and more"
     assert missing(fine_tuning="outdated") == ["04_fine_tuning"]
     entries["04_fine_tuning"]["why"] = ""
     assert missing(training="interrupted", fine_tuning="pending") == ["03_training", "04_fine_tuning"]
     assert missing(evaluation="outdated") == ["05_evaluation"]
-    assert provenance.evaluated({"notebooks": entries}, tmp_path)
-    assert not provenance.evaluated({"notebooks": {"03_training": {"status": "done"}}}, tmp_path)
+    assert state.evaluated({"notebooks": entries}, tmp_path)
+    assert not state.evaluated({"notebooks": {"03_training": {"status": "done"}}}, tmp_path)
     (tmp_path / "metrics.json").write_text('{"by": "hand"}')
     assert missing() == ["05_evaluation"]
 
@@ -340,13 +340,13 @@ def test_phantoms_are_phantoms_wherever_they_lie(house, tmp_path):
     named = plan.make_plan(plan.parse(words), "x").settings
     assert config.make_settings(profile, provenance.changed(named)) == named
     assert named.phantoms == 0
-    before = provenance.listing(wanted.settings)
+    before = state.dataset_hash(wanted.settings)
     (tmp_path / "d/train/NORMAL/.DS_Store").touch()
     (tmp_path / "d/train/NORMAL/.checkpoints").mkdir()
     (tmp_path / "d/train/NORMAL/.checkpoints/a.png").touch()
-    assert provenance.listing(wanted.settings) == before
+    assert state.dataset_hash(wanted.settings) == before
     (tmp_path / "d/train/NORMAL/a.png").touch()
-    assert provenance.listing(wanted.settings) != before
+    assert state.dataset_hash(wanted.settings) != before
 
 
 def test_code_has_one_fingerprint_under_every_python(tmp_path):
@@ -403,18 +403,18 @@ def test_the_index_of_an_evaluation_tells_of_the_model_it_measured(house):
 def test_what_a_later_notebook_needs_is_made_again_where_it_is_gone(tmp_path):
     (tmp_path / "model").mkdir()
     for stem in ("02_preprocessing", "04_fine_tuning"):
-        for name in (*provenance.WRITES[stem[:2]], f"{stem}.ipynb", f"{stem}.html"):
+        for name in (*state.WRITES[stem[:2]], f"{stem}.ipynb", f"{stem}.html"):
             (tmp_path / name).write_text(name)
-        entry = {"status": "done", "key": "k", "wrote": provenance.written(tmp_path, stem[:2])}
-        assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
-        for name in provenance.WRITES[stem[:2]]:
+        entry = {"status": "done", "key": "k", "wrote": state.written(tmp_path, stem[:2])}
+        assert state.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
+        for name in state.WRITES[stem[:2]]:
             (tmp_path / name).rename(tmp_path / "gone")
-            assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith(f"{name} is missing")
+            assert state.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith(f"{name} is missing")
             (tmp_path / "gone").rename(tmp_path / name)
     (tmp_path / "model/model.json").write_text("with a threshold, by 05")
-    assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
+    assert state.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
     (tmp_path / "model/model.keras").write_text("another")
-    assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith("model/model.keras")
+    assert state.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith("model/model.keras")
 
 
 def test_a_kernel_that_dies_while_it_starts_is_said_in_words(house, monkeypatch, capsys):
@@ -533,7 +533,7 @@ def test_stopped_before_there_is_a_run_the_same_command_is_named_again(house, ca
     def interrupted(settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(provenance, "listing", interrupted)
+    monkeypatch.setattr(state, "dataset_hash", interrupted)
     words = ["--profile", "smoke", "--name", "mine", "--set", "seed=7"]
     assert runner.main(words) == 130
     assert f"Start again with: python -m helpers.run {' '.join(words)}" in capsys.readouterr().err
@@ -542,7 +542,7 @@ def test_stopped_before_there_is_a_run_the_same_command_is_named_again(house, ca
 def test_a_run_from_before_a_setting_keeps_doing_without_it():
     recorded = asdict(config.make_settings("chest_xray", {"seed": 3}))
     assert recorded.pop("frame") > 0
-    settings = provenance.recorded_settings({"parameters": recorded})
+    settings = state.recorded_settings({"parameters": recorded})
     assert settings == config.make_settings("chest_xray", {"seed": 3, "frame": 0})
     assert provenance.changed(settings) == {"seed": 3, "frame": 0}
 
@@ -550,10 +550,10 @@ def test_a_run_from_before_a_setting_keeps_doing_without_it():
 def test_a_setting_added_later_outdates_nothing(house, monkeypatch):
     def keys() -> dict:
         notebooks = sorted(config.NOTEBOOKS.glob("*.ipynb"))
-        return provenance.inputs(notebooks, config.make_settings("smoke"), house / "reports/smoke", "", {})
+        return state.inputs(notebooks, config.make_settings("smoke"), house / "reports/smoke", "", {})
 
     now = keys()
-    monkeypatch.setattr(provenance, "FIELDS", {n: f for n, f in config.FIELDS.items() if n not in ("frame", "model")})
+    monkeypatch.setattr(state, "FIELDS", {n: f for n, f in config.FIELDS.items() if n not in ("frame", "model")})
     assert keys() == now
 
 
@@ -562,11 +562,11 @@ def test_an_image_replaced_by_one_of_equal_size_is_noticed(tmp_path):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"one")
     settings = config.make_settings("chest_xray", {"data": str(tmp_path)})
-    before = provenance.listing(settings)
-    assert provenance.listing(settings) == before
+    before = state.dataset_hash(settings)
+    assert state.dataset_hash(settings) == before
     file.write_bytes(b"two")
     os.utime(file, ns=(0, 1))  # some file systems count in seconds
-    assert provenance.listing(settings) != before
+    assert state.dataset_hash(settings) != before
 
 
 def test_a_model_without_a_threshold_is_refused_before_anything_is_read(house, capsys, tmp_path):
