@@ -61,7 +61,7 @@ def notebook_settings(namespace: dict[str, object]) -> tuple[Settings, Path]:
                         values[statement.targets[0].id] = ast.literal_eval(statement.value)
     run = values.pop("run", "")
     settings = make_settings(values.pop("profile", "demo"), values)
-    folder = run_folder(run if run != "" else settings.profile)
+    folder = run_folder(settings.profile if run == "" else run)
     folder.mkdir(parents=True, exist_ok=True)
     return settings, folder
 

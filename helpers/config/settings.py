@@ -107,8 +107,8 @@ class Settings:
     teacher: str = _setting(
         "", "04", "fine-tuning: a saved model folder; half of what each image is taught to be is what that model says"
     )
-    validation_views: int = _setting(
-        0, "04", "augmented views of validation images that set the threshold and (all layers) choose epochs too", 0, 20
+    validation_views: int = _setting(  # the head's, too, where nothing is cached
+        0, "03", "augmented views of validation images that set the threshold and (all layers) choose epochs too", 0, 20
     )
 
     model: str = _setting("", "05", "evaluate this saved model folder instead of the run's own")

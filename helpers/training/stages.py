@@ -299,6 +299,8 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
         names = _CUT
     elif stage == "head":
         names.remove("head_epochs")
+        if settings.cached_views:  # then its epochs are judged on the images as they are
+            names.remove("validation_views")
     elif settings.rate_schedule != "cosine":
         names.remove("fine_tuning_epochs")
     by_content = {"data", "teacher"} | ({"weights"} if settings.weights not in config.WEIGHTS else set())

@@ -82,7 +82,7 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
     ):
         assert said in text
     assert "--set weights='x.weights.h5' seed=3 teacher=reports/large/model" in text
-    assert "Taught by a larger model" in text
+    assert "Distilled from a larger model" in text
     assert str(tmp_path) not in text
     assert "{" not in text
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from helpers import config
 from helpers.config import FIELDS, InputError, make_settings, parse_policy
@@ -239,6 +241,36 @@ def test_a_parameter_that_is_no_setting_is_refused(reports):
     assert not reports.exists()
 
 
+def test_a_run_named_by_a_number_is_a_folder_of_that_name(reports):
+    _, folder = config.notebook_settings(run_cells('# Parameters\nprofile = "smoke"\nrun = 2024'))
+    assert folder == reports / "2024"
+
+
+@pytest.mark.parametrize("run", [True, 1e3, None, ["a"], {"a": 1}])
+def test_a_run_named_by_another_literal_is_refused_in_words(reports, run):
+    with pytest.raises(InputError, match="is not text: put it in quotes"):
+        config.notebook_settings(run_cells(f"# Parameters\nrun = {run!r}"))
+
+
+literals = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner),
+    max_leaves=3,
+)
+
+
+@given(name=st.sampled_from([*FIELDS]), value=literals | st.just(10**400) | st.just("~nobody/x"))
+@example("rotation", 10**400)
+@example("data", "~nobody/x")
+def test_any_literal_becomes_the_type_of_its_setting_or_is_refused(name, value):
+    try:
+        found = getattr(make_settings("smoke", {name: value}), name)
+    except InputError as refusal:
+        assert str(refusal)  # noqa: PT017 - both ends are right
+    else:
+        assert type(found) is type(FIELDS[name].default)
+
+
 def test_without_a_parameters_cell_it_is_the_demo(reports):
     assert config.notebook_settings({"profile": "smoke"}) == (make_settings("demo"), reports / "demo")
 
@@ -247,6 +279,21 @@ def test_a_run_cannot_leave_the_reports_from_a_notebook(reports):
     with pytest.raises(InputError, match="cannot be a folder"):
         config.notebook_settings(run_cells('# Parameters\nrun = "../elsewhere"'))
     assert not (reports.parent / "elsewhere").exists()
+
+
+# Settings for readers
+
+
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_the_list_has_every_setting_once_the_basic_ones_first(profile):
+    lines = config.list_settings(profile).splitlines()
+    named = [line.split(" = ")[0].strip() for line in lines if " = " in line]
+    assert sorted(named) == sorted(FIELDS)
+    assert tuple(named[: len(config.BASIC)]) == config.BASIC
+    assert len(config.BASIC) <= 12
+    for name, field in FIELDS.items():
+        assert f"      {field.metadata['help']}" in lines
+        assert f"  {name} = {getattr(make_settings(profile), name)}  (" in "\n".join(lines)
 
 
 # Folders and files
