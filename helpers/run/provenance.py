@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -106,12 +107,10 @@ def versions() -> dict[str, str]:
     """Versions of Python and of every direct dependency that is installed."""
     found = {"python": platform.python_version()}
     listed = config.ROOT / "requirements" / "analysis.in"
-    for line in listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []:
-        if name := re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line):
-            try:
-                found[name.group()] = importlib.metadata.version(name.group())
-            except importlib.metadata.PackageNotFoundError:
-                continue
+    text = listed.read_text(encoding="utf-8") if listed.exists() else ""
+    for name in re.findall(r"^[A-Za-z0-9][\w.-]*", text, re.MULTILINE):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return found
 
 
@@ -124,6 +123,8 @@ def machine() -> dict:
 
 def provenance(name: str, settings: Settings, first: str) -> dict:
     """The part of run.json that says how to get the same numbers; `first` is the number of the first notebook."""
+    arithmetic = {"backend": keras.config.backend(), "float type": keras.config.floatx()}
+    arithmetic["data format"] = keras.config.image_data_format()
     return {
         "format": 1,
         "run": name,
@@ -134,11 +135,7 @@ def provenance(name: str, settings: Settings, first: str) -> dict:
         "git": git_state(),
         "lock": sha256(config.ROOT / "requirements" / "analysis.lock"),
         "versions": versions(),
-        "keras": {
-            "backend": keras.config.backend(),
-            "float type": keras.config.floatx(),
-            "data format": keras.config.image_data_format(),
-        },
+        "keras": arithmetic,
         "seeds": {"seed": settings.seed},
         "machine": machine() | {"python": sys.implementation.name},
     }
