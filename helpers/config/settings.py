@@ -105,7 +105,7 @@ class Settings:
     weight_decay: float = _setting(0.0, "04", "decoupled weight decay in fine-tuning (AdamW); 0: Adam", 0.0, 1.0)
 
     teacher: str = _setting(
-        "", "04", "fine-tuning: a saved model folder; half of what each image is taught to be is what that model says"
+        "", "04", "fine-tuning: a saved model folder; half of each target is what that model predicts"
     )
     validation_views: int = _setting(  # the head's, too, where nothing is cached
         0, "03", "augmented views of validation images that set the threshold and (all layers) choose epochs too", 0, 20
@@ -198,11 +198,11 @@ def _check_together(settings: Settings) -> None:
             "weights=phantoms first trains the backbone on phantoms: add pretraining_phantoms=1500 "
             "pretraining_epochs=15, or weights=none."
         )
-    asked = [name for name in ("teacher", "frame") if getattr(settings, name)]
-    if asked and settings.cached_views and settings.unfrozen_layers >= 0:
+    new = [name for name in ("teacher", "frame") if getattr(settings, name)]
+    if new and settings.cached_views and settings.unfrozen_layers >= 0:
         raise InputError(
-            f"{asked[0]} needs new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0, or leave "
-            f"{asked[0]} out."
+            f"{new[0]} needs new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0, or leave "
+            f"{new[0]} out."
         )
 
 

@@ -31,8 +31,8 @@ def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
             f"`python -m helpers.run --name {shlex.quote(run)} --resume` (--set what was changed in notebooks)."
         )
     for name, column in (("splits.csv", "patient"), ("manifest.csv", "sha256")):
-        known = pd.read_csv(config.needs(folder / name, "05_evaluation"))[["path", column]]
-        predictions = predictions.merge(known, on="path", validate="one_to_one")
+        more = pd.read_csv(config.needs(folder / name, "05_evaluation"))[["path", column]]
+        predictions = predictions.merge(more, on="path", validate="one_to_one")
     metrics = storage.read_json(config.needs(folder / "metrics.json", "05_evaluation"))
     return record, predictions, metrics
 

@@ -117,8 +117,8 @@ class LiveOutput:
     def write(self, text: str) -> None:
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
-            shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]", "", line.rstrip("\r").split("\r")[-1])
-            tqdm.write(f"    {shown}", file=sys.stdout)
+            plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]", "", line.rstrip("\r").split("\r")[-1])
+            tqdm.write(f"    {plain}", file=sys.stdout)
         sys.stdout.flush()
 
     def flush(self) -> None:

@@ -158,14 +158,14 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
             raise InputError(
                 f"{setting}={getattr(settings, setting)} is not a model folder: there is no model.json in it."
             )
-        known = storage.read_json(card) if reads else {}  # where it is damaged, the notebook that loads it says how
-        size = known.get("input_size")
+        saved = storage.read_json(card) if reads else {}  # where it is damaged, the notebook that loads it says how
+        size = saved.get("input_size")
         size = size[0] if isinstance(size, list) and size else settings.image_size
         if setting == "teacher" and size != settings.image_size:
             raise InputError(
                 f"teacher={settings.teacher} sees {size} pixels, not {settings.image_size}: set image_size={size}."
             )
-        if setting == "model" and known.get("threshold", 0) is None:
+        if setting == "model" and saved.get("threshold", 0) is None:
             raise InputError(
                 f"model={settings.model} has no threshold yet and cannot be evaluated: take the folder model/ of a run "
                 f"whose notebook {MODEL_NOTEBOOK} is done."

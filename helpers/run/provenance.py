@@ -86,8 +86,8 @@ def git_state() -> dict | None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
 
     def ask(*words: str) -> str:
-        asked = ["git", "-C", str(config.ROOT), "--no-optional-locks", *words]
-        answer = subprocess.run(asked, capture_output=True, text=True, check=True, env=environment, timeout=60)  # noqa: S603
+        line = ["git", "-C", str(config.ROOT), "--no-optional-locks", *words]
+        answer = subprocess.run(line, capture_output=True, text=True, check=True, env=environment, timeout=60)  # noqa: S603
         return answer.stdout.strip()
 
     try:
@@ -106,8 +106,8 @@ def commit_of(entry: dict) -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of every direct dependency that is installed."""
     found = {"python": platform.python_version()}
-    listed = config.ROOT / "requirements" / "analysis.in"
-    text = listed.read_text(encoding="utf-8") if listed.exists() else ""
+    file = config.ROOT / "requirements" / "analysis.in"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
     for name in re.findall(r"^[A-Za-z0-9][\w.-]*", text, re.MULTILINE):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)

@@ -108,8 +108,8 @@ def _hidden(value: Any, hide: list[tuple[str, str]]) -> Any:
     elif isinstance(value, list):
         value[:] = [_hidden(member, hide) for member in value]
     elif isinstance(value, str):
-        for found, shown in hide:
-            value = value.replace(found, shown)
+        for found, short in hide:
+            value = value.replace(found, short)
     return value
 
 

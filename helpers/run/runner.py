@@ -162,9 +162,9 @@ class Run:
                 self.begin()
             if failure := self.execute(notebook):
                 where = f"cell {failure['cell']} ({failure['line']})" if failure["cell"] else "its start"
-                said = f"{stem} stopped at {where}: {failure['error']}{failure['message']}"
+                stopped = f"{stem} stopped at {where}: {failure['error']}{failure['message']}"
                 page = config.shown(plan.folder / f"{stem}.html")
-                print(f"{said} See {page}. {failure['advice']}", file=sys.stderr)
+                print(f"{stopped} See {page}. {failure['advice']}", file=sys.stderr)
                 return 1
         if note := sources.note(self.entries, plan.notebooks):
             say(note)

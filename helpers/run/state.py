@@ -63,8 +63,8 @@ def inputs(
         parts["code"] = storage.fingerprint(sources.of_notebook(notebook))
         if index == 0:
             parts["dataset"] = data
-        elif index == 1 and number == "02" and (listed := sha256(folder / "manifest.csv")):
-            parts["manifest"] = listed
+        elif index == 1 and number == "02" and (manifest := sha256(folder / "manifest.csv")):
+            parts["manifest"] = manifest
         else:
             parts["earlier"] = above
         if number == "03" and settings.weights:
@@ -153,8 +153,8 @@ def recorded_settings(record: dict) -> Settings:
     What a setting made since then does was not done in that run: it has its neutral value, not the recipe's.
     """
     recorded = {name: value for name, value in record["parameters"].items() if name in FIELDS}
-    known = {name: value for name, value in (asdict(Settings()) | recorded).items() if name != "profile"}
+    settings = {name: value for name, value in (asdict(Settings()) | recorded).items() if name != "profile"}
     try:
-        return config.make_settings(record["parameters"].get("profile", "demo"), known)
+        return config.make_settings(record["parameters"].get("profile", "demo"), settings)
     except InputError as error:
         raise InputError(f"run.json of this run cannot be used: {error} Give another --name.") from error
