@@ -91,7 +91,7 @@ def describe(settings: Settings, run: Path) -> str:
     lines = [
         f"profile   {settings.profile}",
         f"data      {source}",
-        f"run       {shown(run)}",
+        f"run       {relative_path(run)}",
         f"seed      {settings.seed}",
         textwrap.fill(versions_line, 80, initial_indent="versions  ", subsequent_indent=" " * 10),
     ]
@@ -100,7 +100,7 @@ def describe(settings: Settings, run: Path) -> str:
     return "\n".join(lines)
 
 
-def shown(path: Path) -> str:
+def relative_path(path: Path) -> str:
     """`path` as a reader sees it: relative to the clone where it lies in it."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
@@ -137,7 +137,7 @@ def dataset_folder(settings: Settings) -> Path:
     return DATA / (settings.profile if own else f"{settings.profile}-{drawn[0]}-seed{drawn[1]}")
 
 
-def needs(path: Path, notebook: str) -> Path:
+def require_file(path: Path, notebook: str) -> Path:
     """`path`, where it exists.
 
     Parameters

@@ -22,18 +22,18 @@ def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
     record = state.read_record(folder)
     if not record:
         raise InputError(
-            f"there is no run in {config.shown(folder)}: name a folder below reports/ that has a run.json."
+            f"there is no run in {config.relative_path(folder)}: name a folder below reports/ that has a run.json."
         )
-    predictions = pd.read_csv(config.needs(folder / "predictions.csv", "05_evaluation"))
+    predictions = pd.read_csv(config.require_file(folder / "predictions.csv", "05_evaluation"))
     if not state.evaluated(record, folder):
         raise InputError(
             f"reports/{run} is not finished, or its predictions are older than its settings; go on with "
             f"`python -m helpers.run --name {shlex.quote(run)} --resume` (--set what was changed in notebooks)."
         )
     for name, column in (("splits.csv", "patient"), ("manifest.csv", "sha256")):
-        more = pd.read_csv(config.needs(folder / name, "05_evaluation"))[["path", column]]
+        more = pd.read_csv(config.require_file(folder / name, "05_evaluation"))[["path", column]]
         predictions = predictions.merge(more, on="path", validate="one_to_one")
-    metrics = storage.read_json(config.needs(folder / "metrics.json", "05_evaluation"))
+    metrics = storage.read_json(config.require_file(folder / "metrics.json", "05_evaluation"))
     return record, predictions, metrics
 
 
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for title, part in parts:
             print(title, part if isinstance(part, str) else part.to_string(index=False), "", sep="\n")
-        print(config.shown(page), flush=True)
+        print(config.relative_path(page), flush=True)
     except BrokenPipeError:
         return storage.unread()
     return 0

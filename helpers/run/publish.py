@@ -101,5 +101,5 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{config.shown(config.PRETRAINED)}: model.keras, model.json, {model.guard.FILE}, MODEL_CARD.md")
+    print(f"{config.relative_path(config.PRETRAINED)}: model.keras, model.json, {model.guard.FILE}, MODEL_CARD.md")
     return 0

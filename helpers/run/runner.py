@@ -163,12 +163,12 @@ class Run:
             if failure := self.execute(notebook):
                 where = f"cell {failure['cell']} ({failure['line']})" if failure["cell"] else "its start"
                 stopped = f"{stem} stopped at {where}: {failure['error']}{failure['message']}"
-                page = config.shown(plan.folder / f"{stem}.html")
+                page = config.relative_path(plan.folder / f"{stem}.html")
                 print(f"{stopped} See {page}. {failure['advice']}", file=sys.stderr)
                 return 1
         if note := sources.note(self.entries, plan.notebooks):
             say(note)
-        say(config.shown(report.write_index(plan.folder)))
+        say(config.relative_path(report.write_index(plan.folder)))
         return 0
 
 
@@ -216,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
             if plan.resume and not plan.record:
                 say(f"reports/{name} has no run to go on with: one is begun.")
             if plan.aside:
-                say(f"{config.shown(plan.folder)} is moved aside to {move_aside(plan.folder).name}")
+                say(f"{config.relative_path(plan.folder)} is moved aside to {move_aside(plan.folder).name}")
             return run.carry_out()
     except filelock.Timeout:
         print(f"reports/{name} is in use by another run; wait for it, or give another --name.", file=sys.stderr)

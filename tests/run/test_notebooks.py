@@ -219,6 +219,6 @@ def test_what_it_calls_in_helpers_is_there_and_takes_that(stem):
 def test_the_table_says_what_the_cells_do(stem):
     opening, source = prose(stem)[0], "\n".join(code(stem))
     for name in re.findall(
-        r"(?:needs|read_table|load|write_table|write_json|save)\([^\n]*?folder / \"([\w.]+)\"", source
+        r"(?:require_file|read_table|load|write_table|write_json|save)\([^\n]*?folder / \"([\w.]+)\"", source
     ):
         assert re.search(rf"^\| (reads|writes) \| .*`{re.escape(name)}(/|`)", opening, re.MULTILINE), name

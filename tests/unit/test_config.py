@@ -334,10 +334,10 @@ def test_runs_with_different_seeds_have_different_phantoms():
     assert config.dataset_folder(make_settings("chest_xray", {"seed": 2})) == config.DATA / "chest_xray"
 
 
-def test_needs_names_the_notebook_that_writes_the_file(tmp_path):
+def test_a_required_file_names_the_notebook_that_writes_the_file(tmp_path):
     with pytest.raises(InputError, match=r"splits\.csv is missing in .*: run 02_preprocessing first"):
-        config.needs(tmp_path / "splits.csv", "02_preprocessing")
-    assert config.needs(tmp_path, "01_eda") == tmp_path
+        config.require_file(tmp_path / "splits.csv", "02_preprocessing")
+    assert config.require_file(tmp_path, "01_eda") == tmp_path
 
 
 # What a notebook opens with
