@@ -206,7 +206,7 @@ def _check_together(settings: Settings) -> None:
         )
 
 
-def not_neutral(settings: Settings, names: Iterable[str]) -> dict:
+def non_default(settings: Settings, names: Iterable[str]) -> dict:
     """Those of `names` whose value is not the default of `Settings`, which does nothing special, with their values.
 
     What a result depends on, in a form that stays the same when settings are added.

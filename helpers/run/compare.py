@@ -145,5 +145,5 @@ def main(arguments: list[str] | None = None) -> int:
             print(title, part if isinstance(part, str) else part.to_string(index=False), "", sep="\n")
         print(config.relative_path(page), flush=True)
     except BrokenPipeError:
-        return storage.unread()
+        return storage.close_stdout()
     return 0

@@ -231,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Stopped; the kernel too. {'Go on' if begun else 'Start again'} with: {_again(*words)}", file=sys.stderr)
         return 143 if isinstance(stop, _Terminated) else 130
     except BrokenPipeError:
-        return storage.unread()
+        return storage.close_stdout()
     except OSError as error:
         print(f"reports/{name} cannot be written or read: {error}.", file=sys.stderr)
         return 1

@@ -59,7 +59,7 @@ def inputs(
     for index, notebook in enumerate(notebooks):
         number = notebook.name[:2]
         names = [n for n in FIELDS if FIELDS[n].metadata["notebook"] <= number and (index == 0 or n != "data")]
-        parts = {"settings": storage.fingerprint(config.not_neutral(settings, names))}
+        parts = {"settings": storage.fingerprint(config.non_default(settings, names))}
         parts["code"] = storage.fingerprint(sources.of_notebook(notebook))
         if index == 0:
             parts["dataset"] = data

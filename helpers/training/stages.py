@@ -304,7 +304,7 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
     elif settings.rate_schedule != "cosine":
         names.remove("fine_tuning_epochs")
     by_content = {"data", "teacher"} | ({"weights"} if settings.weights not in config.WEIGHTS else set())
-    chosen = config.not_neutral(settings, [name for name in names if name not in by_content])
+    chosen = config.non_default(settings, [name for name in names if name not in by_content])
     if stage == "fine_tuning" and settings.rate_schedule == "warm-up":
         chosen["warm-up"] = WARM_UP
     contents = [hashlib.sha256(np.ascontiguousarray(images)).hexdigest()]
