@@ -68,7 +68,6 @@ class Settings:
     dense_units: int = _setting(256, "03", "width of the Dense layer in the head", 1, 8192)
     dropout: float = _setting(0.5, "03", "Dropout in the head", 0.0, 0.95)
     batch_size: int = _setting(32, "03", "images per training step", 1, 1024)
-    class_weights: bool = _setting(True, "03", "weigh both classes equally in the loss")
     label_smoothing: float = _setting(0.0, "03", "label smoothing of the loss", 0.0, 0.4)
     rotation: float = _setting(15.0, "02", "augmentation: largest rotation either way, degrees", 0.0, 180.0)
     zoom: float = _setting(0.15, "02", "augmentation: largest zoom in or out, share of the size", 0.0, 0.9)
