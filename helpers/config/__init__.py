@@ -101,12 +101,43 @@ def describe(settings: Settings, run: Path) -> str:
 
 
 def relative_path(path: Path) -> str:
-    """`path` as a reader sees it: relative to the clone where it lies in it."""
+    """`path` as a reader sees it.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder.
+
+    Returns
+    -------
+    str
+        Relative to the clone, with "/", where it lies in it; else as it is.
+
+    Examples
+    --------
+    >>> relative_path(REPORTS / "demo")
+    'reports/demo'
+    """
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def weights_origin(settings: Settings) -> str:
-    """Where the backbone's weights come from: "imagenet", "none", "phantoms", or a file's name without its folders."""
+    """Where the backbone's weights come from.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Returns
+    -------
+    str
+        "imagenet", "none", "phantoms", or a file's name without its folders.
+
+    Examples
+    --------
+    >>> weights_origin(make_settings("chest_xray", {"weights": "/home/me/x.weights.h5"}))
+    'x.weights.h5'
+    """
     return settings.weights if settings.weights in WEIGHTS else Path(settings.weights).name
 
 

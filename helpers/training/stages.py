@@ -274,7 +274,7 @@ def train_stage(
 
 
 # what pre-training depends on, and what the activations of frozen layers do
-_BOTH = ["seed", "image_size", "backbone", "mixed_precision", *config.AUGMENTATIONS]
+_BOTH = ["seed", "image_size", "backbone", "deterministic", "mixed_precision", *config.AUGMENTATIONS]
 _PRETRAINING = [*_BOTH, "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
 _CUT = [*_BOTH, "validation_fraction", "weights", "cached_views", "unfrozen_layers"]
 

@@ -321,6 +321,10 @@ def test_a_stage_depends_on_its_own_settings_the_split_and_the_content_of_what_i
     assert falling != keys(rate_schedule="cosine", fine_tuning_epochs=9)[2]  # its rate depends on their number
     assert changes(fine_tuning_rate=0.5) == [False, False, True]
     assert changes(unfrozen_layers=4) == [True, False, True]
+    assert changes(deterministic=False) == [True, True, True]  # of the pre-training, too
+    assert changes(validation_views=3) == [False, False, True]
+    judged = keys(cached_views=0)[1]  # the head's epochs, too
+    assert judged != keys(cached_views=0, validation_views=3)[1]
     drawn = [name for name, field in config.FIELDS.items() if field.metadata["help"].startswith("augmentation")]
     assert sorted(drawn) == sorted(config.AUGMENTATIONS)
     for name in drawn:  # frames are not for cached views
