@@ -481,10 +481,11 @@ def test_a_run_in_use_is_refused(house, capsys):
 
 def in_another_process(house: Path, *arguments: str) -> subprocess.Popen:
     code = (
-        "import signal, sys; from pathlib import Path; from helpers import config, run\n"
+        "import signal, sys; from pathlib import Path; from helpers import config\n"
+        "from helpers.run import runner\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
         "config.NOTEBOOKS, config.REPORTS = Path(sys.argv[1], 'notebooks'), Path(sys.argv[1], 'reports')\n"
-        "sys.exit(run.main(sys.argv[2:]))"
+        "sys.exit(runner.main(sys.argv[2:]))"
     )
     command = [sys.executable, "-c", code, str(house), *arguments]
     return subprocess.Popen(command, cwd=config.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
