@@ -193,13 +193,15 @@ def clean_environment(empty: Path) -> dict[str, str]:
 
     `empty` is a folder in which IPython and Jupyter may keep what they need; it has to outlive them.
     """
-    matplotlib = Path(importlib.util.find_spec("matplotlib").origin)  # not imported for this
+    spec = importlib.util.find_spec("matplotlib")  # not imported for this
+    assert spec
+    assert spec.origin
     return {
         "IPYTHONDIR": str(empty / "ipython"),  # start-up files, profiles
         "JUPYTER_CONFIG_DIR": str(empty / "jupyter"),
         "JUPYTER_DATA_DIR": str(empty / "share"),  # kernels, templates of pages
         "JUPYTER_CONFIG_PATH": "",
         "JUPYTER_PATH": "",
-        "MATPLOTLIBRC": str(matplotlib.with_name("mpl-data") / "matplotlibrc"),
+        "MATPLOTLIBRC": str(Path(spec.origin).with_name("mpl-data") / "matplotlibrc"),
         "PYTHONSTARTUP": "",
     }

@@ -127,6 +127,7 @@ BASIC = (
 )  # fmt: skip
 _TYPES = typing.get_type_hints(Settings)
 FIELDS = {f.name: f for f in fields(Settings)}
+AUGMENTATIONS: tuple[str, ...]
 AUGMENTATIONS = ("rotation", "zoom", "shear", "translation", "brightness", "contrast", "mirror", "gamma", "sharpness")
 AUGMENTATIONS += ("noise", "frame")
 
