@@ -37,7 +37,7 @@ def another(settings: Settings, name: str) -> object:
 
 
 @pytest.mark.parametrize("cached_views", [0, 2])
-def test_a_setting_that_is_in_no_key_changes_no_trained_weight(tmp_path, cached_views):
+def test_a_setting_that_is_in_no_key_changes_nothing_in_training(tmp_path, cached_views):
     settings = make_settings("smoke", BASE | {"cached_views": cached_views})
     images = np.random.default_rng(0).integers(0, 256, (24, 32, 32), dtype=np.uint8)
     sides, labels = ["train"] * 16 + ["validation"] * 8, ["NORMAL", "PNEUMONIA"] * 12
@@ -48,9 +48,9 @@ def test_a_setting_that_is_in_no_key_changes_no_trained_weight(tmp_path, cached_
         classifier = model.add_head(model.build_backbone(settings), settings)
         if start:
             classifier.load_weights(start)
-        best, _ = training.train_stage(classifier, stage, images, splits, chosen, tmp_path / name)
+        best, history = training.train_stage(classifier, stage, images, splits, chosen, tmp_path / name)
         classifier.save_weights(tmp_path / f"{name}.weights.h5")
-        return best.get_weights()
+        return [*best.get_weights(), history[["val_loss", "val_auc"]].to_numpy()]
 
     for stage, start in (("head", None), ("fine_tuning", tmp_path / "head.weights.h5")):
         key = training.stage_key(stage, images, splits, settings)
