@@ -6,91 +6,17 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from jinja2 import Environment, StrictUndefined, Template
 
 from helpers import config, dataset, evaluation, model, storage
 from helpers.config import InputError
-from helpers.run import provenance
+from helpers.run import provenance, report
 
 MOST_BYTES = 12_000_000
-_TEXT = """# Model card: the model in the clone
-
-Says how likely a frontal chest X-ray of a child shows pneumonia, as a probability, a decision and a heatmap. For
-trying, teaching and criticising. **Not a medical device.**
-
-## Data
-
-Chest X-ray images of children aged one to five from one hospital (Guangzhou Women and Children's Medical Center):
-Kermany, Zhang, Goldbaum, *Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for Classification*,
-Mendeley Data, 2018, doi 10.17632/rscbjbr9sj, CC BY 4.0. Sex and exact age are not known. Two physicians graded the
-images, a third checked the test images.
-
-| | images | patients, by file name | pneumonia |
-|---|---|---|---|
-{flow}
-
-Trained on images of its train and val folders alone; the validation images, of other patients, chose epoch,
-calibration, threshold and band. No test image chose any of these, but the recipe grew over rounds whose results on test
-images were seen (README.md). Left out of train and val, as unreadable or copies: {excluded}. Of {numbers} bare patient
-numbers in test (the 7 of person7), {shared} occur in train, too, {within} of them within one series of names: the files
-cannot tell whether these are the same children.{copies}
-
-## The model
-
-{backbone}, started from {weights}, raw grey pixels {size} x {size}; recipe `{recipe}` of helpers/config.py, seed
-{seed}.{teacher} Commit {commit}. Made by:
-
-```
-{command}
-python -m helpers.publish {run}
-```
-
-Positive from a probability of {threshold:.4f} on (policy `{policy}`, chosen on the validation images {views}).
-From {low:.4f} to {high:.4f} the page says "uncertain: needs a reader"; outside, it claims to be certain:
-
-| | uncertain | wrong, of the certain | certain, but wrong: of the healthy | of the sick |
-|---|---|---|---|---|
-{doubt}
-
-The band was set so that at most 1% of each class lies beyond it on the wrong side, on the views that set the threshold.
-
-## Measured
-
-Value with its 95% interval from resampling patients; accuracy, sensitivity, specificity, precision and NPV have an
-exact binomial one, of as many images as vary like the resamples, at most as many as there are.
-
-{tables}
-
-The public test set has 624 images; where n is smaller, the others were not at hand.
-{looks}
-## Limits
-
-- Children of one hospital and one time. On adults and at other hospitals such models fail; nothing was measured there.
-- Labels come from readings of these images, not from microbiology; some are wrong.
-- The dataset has shortcuts (compression, aspect ratio, markers, edges). Augmentation is meant to make them harder to
-  use; how far it does, see reports/RESULTS.md.
-- The guard stops most of what is no chest X-ray, not all; see reports/RESULTS.md for how it was measured.
-- Probabilities assume the share of pneumonia among the validation images; where it is rarer, they are too high, and
-  precision is lower than measured here.
-- Heatmaps are hints, not findings. A method with far more heat in the outer tenth than an even spread would have says
-  nothing of where in the lungs.
-
-The weights: CC BY 4.0, as the images; name their source. The code: MIT.
-"""
-_VIEWS = "as they are and under {} random changes each, as in training but for frames"
-_LOOKS = """
-Where it looks (notebook 6; heat on {} images):
-
-| | |
-|---|---|
-{}
-"""
-_COPIES = """
-
-All images, in training and test, were copies already resized to {} x {} pixels. Originals, with their own compression
-and aspect ratio, were neither trained on nor measured."""
 
 
 def publish(run: str, target: Path) -> None:
@@ -118,34 +44,24 @@ def publish(run: str, target: Path) -> None:
         if value and not value.startswith("reports/"):
             command = command.replace(value, Path(value).name)
     predictions = dataset.read_table(folder / "predictions.csv", "05_evaluation")
-    views = settings.validation_views
     manifest = dataset.read_table(folder / "manifest.csv", "01_eda")
     numbers = dataset.shared_numbers(manifest)
     sizes = manifest.loc[~manifest["excluded"], ["width", "height"]].drop_duplicates().astype(int).to_numpy().tolist()
-    text = _TEXT.format(
+    text = _template().render(
         flow=_flow(dataset.read_table(folder / "splits.csv", "02_preprocessing")),
         excluded=int((manifest["excluded"] & (manifest["split"] != "test")).sum()),
         numbers=numbers.loc["bare number", "in test"],
         shared=numbers.loc["bare number", "in both"],
         within=numbers.loc["patient (number and subtype)", "in both"],
-        copies=_COPIES.format(*sizes[0]) if len(sizes) == 1 else "",
-        backbone=card["backbone"],
-        weights=card["weights_origin"],
-        size=card["input_size"][0],
-        recipe=settings.recipe,
-        teacher=" Taught by a larger model: half of each target is what that one says." if settings.teacher else "",
-        seed=settings.seed,
+        size_of_copies=sizes[0] if len(sizes) == 1 else None,
+        card=card,
+        settings=settings,
         commit=_commits(record),
         command=command,
         run=shlex.quote(run),
-        threshold=card["threshold"],
-        policy=card["threshold_policy"],
-        views=_VIEWS.format(views) if views else "as they are",
-        doubt="\n".join(_doubt(name, part, card) for name, part in predictions.groupby("split")),
-        looks=_looks(folder, record),
-        low=card["uncertain"][0],
-        high=card["uncertain"][1],
-        tables="\n\n".join(_table(name, part) for name, part in metrics.items()),
+        certainty=[_certainty(name, part, card) for name, part in predictions.groupby("split")],
+        tables=[(name, part, evaluation.table(part).itertuples(index=False)) for name, part in metrics.items()],
+        heatmaps=_heatmaps(folder, record),
     )
     model.copy(folder / "model", target)
     storage.write_text(target / "MODEL_CARD.md", text)
@@ -162,43 +78,39 @@ def _commits(record: dict) -> str:
     return ", ".join(f"{commit} (notebook {', '.join(numbers)})" for commit, numbers in found.items())
 
 
-def _flow(splits: pd.DataFrame) -> str:
+def _template() -> Template:
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701 (Markdown)
+    return environment.from_string((report.TEMPLATES / "model_card.md.j2").read_text(encoding="utf-8"))
+
+
+def _flow(splits: pd.DataFrame) -> Iterator:
     """The rows of the card's table of images and patients."""
     counted = splits.groupby("split", sort=False).agg(
         n=("path", "size"), patients=("patient", "nunique"), ill=("label", lambda part: (part == "PNEUMONIA").mean())
     )
-    rows = counted.reindex([name for name in ("train", "validation", "test") if name in counted.index]).itertuples()
-    return "\n".join(f"| {row.Index} | {row.n} | {row.patients} | {row.ill:.1%} |" for row in rows)
+    return counted.reindex([name for name in ("train", "validation", "test") if name in counted.index]).itertuples()
 
 
-def _doubt(name: str, part: pd.DataFrame, card: dict) -> str:
-    """One row of the card's table on the band of doubt."""
-    p, sick, (low, high) = part["probability"], part["label"] == "PNEUMONIA", card["uncertain"]
-    sure = evaluation.certain(sick, p, card["threshold"], card["uncertain"])
-    cells = (
+def _certainty(name: str, part: pd.DataFrame, card: dict) -> tuple[str, ...]:
+    """One row of the card's table on the uncertain range."""
+    p, ill, (low, high) = part["probability"], part["label"] == "PNEUMONIA", card["uncertain"]
+    sure = evaluation.certain(ill, p, card["threshold"], card["uncertain"])
+    return (
+        name,
         f"{len(part) - sure['n']} of {len(part)}",
         f"{sure['n'] - sure['right']} of {sure['n']}",
-        f"{(p[~sick] > high).sum()} of {(~sick).sum()}",
-        f"{(p[sick] < low).sum()} of {sick.sum()}",
+        f"{(p[~ill] > high).sum()} of {(~ill).sum()}",
+        f"{(p[ill] < low).sum()} of {ill.sum()}",
     )
-    return f"| {name} | {' | '.join(cells)} |"
 
 
-def _looks(folder: Path, record: dict) -> str:
-    """What notebook 6 measured, as a section of the card; nothing where it did not run, or not on this model."""
+def _heatmaps(folder: Path, record: dict) -> dict:
+    """What notebook 06 measured; nothing where it did not run, or not on this model."""
     if not any(stem.startswith("06") and entry.get("status") == "done" for stem, entry in record["notebooks"].items()):
-        return ""
+        return {}
     found = json.loads((folder / "explanations.json").read_text(encoding="utf-8"))
-    summary = found["summary"]
-    shown = {name: evaluation.with_interval(v) if isinstance(v, dict) else v for name, v in summary.items()}
-    rows = "\n".join(f"| {name} | {'–' if value is None else value} |" for name, value in shown.items())
-    return _LOOKS.format(found["split"], rows)
-
-
-def _table(name: str, summary: dict) -> str:
-    rows = evaluation.table(summary)
-    lines = [f"| {name} (n = {summary['n']}) | value | 95% interval | images |", "|---|---|---|---|"]
-    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows.itertuples(index=False)])
+    shown = {n: evaluation.with_interval(v) if isinstance(v, dict) else v for n, v in found["summary"].items()}
+    return {"split": found["split"], "rows": [(n, "–" if v is None else v) for n, v in shown.items()]}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -63,26 +63,25 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
     text = (tmp_path / "pretrained" / "MODEL_CARD.md").read_text(encoding="utf-8")
     for said in (
         "CC BY 4.0",
-        "Commit abc123 (notebook 03, 04), def456 (notebook 05).",
+        "| commit | abc123 (notebook 03, 04), def456 (notebook 05) |",
         "0.4000",
         "0.3000",
         "| test (n = 40) |",
-        "as they are and under 3 random changes each",
+        "as they are and under 3 random changes each, as in training",
         "| test | 6 of 30 | 15 of 24 | 15 of 30 | 0 of 0 |",
         "| validation | 2 of 10 | 5 of 8 | 5 of 10 | 0 of 0 |",
         "| train | 14 | 7 | 0.0% |",
-        "copies: 1. Of 20 bare patient\nnumbers in test (the 7 of person7), 20 occur in train, too, ",
-        "20 of them within one series of names",
+        "copies: 1.\n- Of 20 bare patient numbers in test (the 7 of person7), 20 occur in train, too, 20 of them within",
         "| heat in the outer tenth, Grad-CAM | 0.25 |",
         "(0.100 to 0.900) |",
         "| none | – |",
-        "seed\n3",
+        "seed 3 |",
         "Not a medical device",
         "copies already resized to 224 x 224 pixels",
     ):
         assert said in text
     assert "--set weights='x.weights.h5' seed=3 teacher=reports/large/model" in text
-    assert "Taught by a larger model" in text
+    assert "| distilled | from a larger model" in text
     assert str(tmp_path) not in text
     assert "{" not in text
 
