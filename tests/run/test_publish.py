@@ -71,7 +71,7 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
         "| test | 6 of 30 | 15 of 24 | 15 of 30 | 0 of 0 |",
         "| validation | 2 of 10 | 5 of 8 | 5 of 10 | 0 of 0 |",
         "| train | 14 | 7 | 0.0% |",
-        "copies: 1.\n- Of 20 bare patient numbers in test (the 7 of person7), 20 occur in train, too, 20 of them within",
+        "copies: 1.\n- Of 20 bare patient numbers in test (the 7 of person7), 20 occur in train, too, 20",
         "| heat in the outer tenth, Grad-CAM | 0.25 |",
         "(0.100 to 0.900) |",
         "| none | – |",
