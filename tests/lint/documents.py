@@ -15,11 +15,8 @@ from helpers import config
 
 ROOT = config.ROOT
 README_BYTES = 8192
-PAGES = sorted(
-    page
-    for pattern in ("*.md", "docs/*.md", "data/*.md", "data/pretrained/*.md", "notebooks/*.md", "reports/RESULTS.md")
-    for page in [*ROOT.glob(pattern)]
-) + sorted(ROOT.glob("reports/results/*.md"))
+FOLDERS = (".", "docs", "data", "data/pretrained", "notebooks", "reports", "reports/results")
+PAGES = [page for folder in FOLDERS for page in sorted((ROOT / folder).glob("*.md"))]
 
 
 def read(name: str | Path) -> str:
@@ -52,10 +49,18 @@ def links_lead_somewhere() -> Iterator[str]:
                 yield f"{page.relative_to(ROOT)}: {name} has no heading #{anchor}"
 
 
+def paths_exist() -> Iterator[str]:
+    """Results are left out: they speak of the commit that they name."""
+    for page in (page for page in PAGES if page.parent.name not in ("reports", "results")):
+        for path in re.findall(r"`((?:helpers|tests|docs|notebooks|requirements)/[\w./-]*)`", page.read_text("utf-8")):
+            if not (ROOT / path).exists():
+                yield f"{page.relative_to(ROOT)}: there is no {path}"
+
+
 def targets_and_settings_exist() -> Iterator[str]:
     """Results are left out: their commands hold at the commit that they name."""
     targets = set(re.findall(r"^([a-z][\w-]*):.*##", read("Makefile"), flags=re.M))
-    for page in (page for page in PAGES if "reports" not in page.parts[-3:]):
+    for page in (page for page in PAGES if page.parent.name not in ("reports", "results")):
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"(?:`|^|&& )make ([a-z][\w-]*)", text, flags=re.M):
             if target not in targets:
@@ -96,6 +101,7 @@ def versions_agree() -> Iterator[str]:
 CHECKS = (
     readme_is_one_screen,
     links_lead_somewhere,
+    paths_exist,
     targets_and_settings_exist,
     promises_have_their_tests,
     results_are_fresh,
