@@ -6,7 +6,6 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -59,8 +58,8 @@ def publish(run: str, target: Path) -> None:
         commit=_commits(record),
         command=command,
         run=shlex.quote(run),
-        certainty=[_certainty(name, part, card) for name, part in predictions.groupby("split")],
-        tables=[(name, part, evaluation.table(part).itertuples(index=False)) for name, part in metrics.items()],
+        doubt="\n".join(_doubt(name, part, card) for name, part in predictions.groupby("split")),
+        tables="\n\n".join(_table(name, part) for name, part in metrics.items()),
         heatmaps=_heatmaps(folder, record),
     )
     model.copy(folder / "model", target)
@@ -83,25 +82,26 @@ def _template() -> Template:
     return environment.from_string((report.TEMPLATES / "model_card.md.j2").read_text(encoding="utf-8"))
 
 
-def _flow(splits: pd.DataFrame) -> Iterator:
+def _flow(splits: pd.DataFrame) -> str:
     """The rows of the card's table of images and patients."""
     counted = splits.groupby("split", sort=False).agg(
         n=("path", "size"), patients=("patient", "nunique"), ill=("label", lambda part: (part == "PNEUMONIA").mean())
     )
-    return counted.reindex([name for name in ("train", "validation", "test") if name in counted.index]).itertuples()
+    rows = counted.reindex([name for name in ("train", "validation", "test") if name in counted.index]).itertuples()
+    return "\n".join(f"| {row.Index} | {row.n} | {row.patients} | {row.ill:.1%} |" for row in rows)
 
 
-def _certainty(name: str, part: pd.DataFrame, card: dict) -> tuple[str, ...]:
-    """One row of the card's table on the uncertain range."""
-    p, ill, (low, high) = part["probability"], part["label"] == "PNEUMONIA", card["uncertain"]
-    sure = evaluation.certain(ill, p, card["threshold"], card["uncertain"])
-    return (
-        name,
+def _doubt(name: str, part: pd.DataFrame, card: dict) -> str:
+    """One row of the card's table on the band of doubt."""
+    p, sick, (low, high) = part["probability"], part["label"] == "PNEUMONIA", card["uncertain"]
+    sure = evaluation.certain(sick, p, card["threshold"], card["uncertain"])
+    cells = (
         f"{len(part) - sure['n']} of {len(part)}",
         f"{sure['n'] - sure['right']} of {sure['n']}",
-        f"{(p[~ill] > high).sum()} of {(~ill).sum()}",
-        f"{(p[ill] < low).sum()} of {ill.sum()}",
+        f"{(p[~sick] > high).sum()} of {(~sick).sum()}",
+        f"{(p[sick] < low).sum()} of {sick.sum()}",
     )
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def _heatmaps(folder: Path, record: dict) -> dict:
@@ -111,6 +111,12 @@ def _heatmaps(folder: Path, record: dict) -> dict:
     found = json.loads((folder / "explanations.json").read_text(encoding="utf-8"))
     shown = {n: evaluation.with_interval(v) if isinstance(v, dict) else v for n, v in found["summary"].items()}
     return {"split": found["split"], "rows": [(n, "–" if v is None else v) for n, v in shown.items()]}
+
+
+def _table(name: str, summary: dict) -> str:
+    rows = evaluation.table(summary)
+    lines = [f"| {name} (n = {summary['n']}) | value | 95% interval | images |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows.itertuples(index=False)])
 
 
 def main(arguments: list[str] | None = None) -> int:
