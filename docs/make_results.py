@@ -25,8 +25,9 @@ def record_runs(name: str, runs: list[str], question: str, verdict: str) -> None
     tests = [json.loads((REPORTS / run / "metrics.json").read_text("utf-8"))["test"] for run in runs]
     values = {key: [test[key]["value"] for test in tests] for key in METRICS}
     several = {key: {"value": mean(v), "low": min(v), "high": max(v)} for key, v in values.items()}
+    there = load_records()
     kept = {
-        "order": max(record["order"] for record in load_records()) + 10,
+        "order": next((r["order"] for r in there if r["page"] == f"{name}.md"), there[-1]["order"] + 10),
         "question": question,
         "command": re.sub(r"(?<=[ =])/\S*/", "", records[0]["command"]),  # no folders of this machine
         "commit": ", ".join(sorted({r["notebooks"]["05_evaluation"]["commit"][:7] for r in records})),
@@ -78,6 +79,8 @@ def main() -> None:
     if given.runs:
         if not (given.name and given.question and given.verdict):
             parser.error("a record needs --name, --question and --verdict")
+        if missing := [run for run in given.runs if not (REPORTS / run / "metrics.json").exists()]:
+            parser.error(f"reports/{missing[0]} has no metrics.json: name runs that notebook 05 has evaluated")
         record_runs(given.name, given.runs, given.question, given.verdict)
     PAGE.write_text(page_with_table(), "utf-8")
 
