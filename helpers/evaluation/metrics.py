@@ -60,7 +60,8 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> 
 def weighted(positive: np.ndarray, probability: np.ndarray, threshold: float, weights: np.ndarray) -> dict:
     """METRICS -> float (r,), NaN where undefined, of r resamples that hold each image `weights` times, int (r, n).
 
-    The images must be in ascending order of `probability`.
+    The images must be in ascending order of `probability`. Besides, "gaps", float (r, bins that hold an image): what a
+    bin of `reliability` adds to the ECE, with its sign.
     """
     pos, neg, total = weights * positive, weights * ~positive, weights.sum(axis=1)
     cut = np.searchsorted(probability, threshold)  # from here on the images are called positive
@@ -74,6 +75,7 @@ def weighted(positive: np.ndarray, probability: np.ndarray, threshold: float, we
     precisions = (pos_at * (tp_from / np.maximum(called_from, 1))).sum(axis=1)
     error = weights * (probability - positive)
     edges = np.unique(_bins(probability), return_index=True)[1]
+    gaps = np.add.reduceat(error, edges, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
         return {
@@ -87,7 +89,8 @@ def weighted(positive: np.ndarray, probability: np.ndarray, threshold: float, we
             "npv": tn / (tn + fn),
             "f1": 2 * tp / (2 * tp + fp + fn),
             "brier": (error * (probability - positive)).sum(axis=1) / total,
-            "ece": np.abs(np.add.reduceat(error, edges, axis=1)).sum(axis=1) / total,
+            "ece": np.abs(gaps).sum(axis=1) / total,
+            "gaps": gaps / total[:, None],
         }
 
 
