@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from helpers.config import InputError
-from helpers.evaluation.metrics import METRICS, checked, number, weighted
+from helpers.evaluation.metrics import METRICS, checked, number, predictive_values, weighted
 
 Z = 1.96  # of 95% intervals
 
@@ -255,3 +255,44 @@ def _on_logit_scale(value: float, drawn: np.ndarray) -> np.ndarray | None:
     if drawn.std() < 1e-12 or not 0 < value < 1:
         return None
     return expit(logit(value) + (drawn - value) / (value * (1 - value)))
+
+
+def predictive_intervals(sensitivity: dict, specificity: dict, prevalence: float) -> tuple[dict, dict]:
+    """Precision and NPV at another prevalence, with 95% intervals.
+
+    Parameters
+    ----------
+    sensitivity, specificity : dict
+        "value", "low" and "high" each, as from `bootstrap`; of different patients, so independent.
+    prevalence : float in (0, 1)
+        Proportion of pneumonia, taken as known.
+
+    Returns
+    -------
+    tuple of two dicts
+        "value", "low" and "high" of precision and of NPV, by Bayes' theorem (`predictive_values`); None where undefined.
+
+    References
+    ----------
+    Donner and Zou (2012), Closed-form confidence intervals for functions of the normal mean and standard deviation,
+    Statistical Methods in Medical Research 21 (MOVER for a ratio).
+    """
+    values = predictive_values(sensitivity["value"], specificity["value"], prevalence)
+    found, spared = ([metric[end] for end in ("value", "low", "high")] for metric in (sensitivity, specificity))
+    result, odds = [], prevalence / (1 - prevalence)
+    for value, right, other, weight in ((values[0], found, spared, 1 / odds), (values[1], spared, found, odds)):
+        result.append({"value": value, "low": None, "high": None})
+        if value is not None and None not in (*found, *spared):
+            wrong = 1 - other[0], 1 - other[2], 1 - other[1]
+            low, high = _ratio_interval(wrong, right)
+            result[-1] |= {"low": 1 / (1 + weight * high), "high": 1 / (1 + weight * low)}
+    return result[0], result[1]
+
+
+def _ratio_interval(top: tuple[float, ...], bottom: tuple[float, ...]) -> tuple[float, float]:
+    """95% interval of the ratio of two independent estimates, each (value, low, high)."""
+    (x, x_low, x_high), (y, y_low, y_high) = top, bottom
+    least, most, divisor = x_low * (2 * x - x_low), x_high * (2 * x - x_high), y_low * (2 * y - y_low)
+    root = x * y + np.sqrt(max(0.0, (x * y) ** 2 - least * y_high * (2 * y - y_high)))
+    high = (x * y + np.sqrt(max(0.0, (x * y) ** 2 - most * divisor))) / divisor if divisor > 0 else np.inf
+    return float(least / root) if root else 0.0, float(high)
