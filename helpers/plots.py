@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from sklearn.metrics import precision_recall_curve, roc_curve
+from numpy.typing import ArrayLike
+from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
 from helpers import evaluation
 
@@ -116,11 +117,11 @@ def confusion_matrices(summaries: dict[str, dict]) -> None:
         c = summary["confusion"]
         counts = np.array([[c["tn"], c["fp"]], [c["fn"], c["tp"]]])
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        text = [[f"{n}\n{s:.1%}" for n, s in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)]
-        sns.heatmap(
-            shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
-            xticklabels=["NORMAL", "PNEUMONIA"], yticklabels=["NORMAL", "PNEUMONIA"], annot_kws={"fontsize": 11},
-        )  # fmt: skip
+        matrix = ConfusionMatrixDisplay(shares, display_labels=list(COLOURS))
+        matrix.plot(cmap="Blues", ax=axis, colorbar=False, im_kw={"vmin": 0, "vmax": 1}, text_kw={"fontsize": 11})
+        for text, count, share in zip(matrix.text_.flat, counts.flat, shares.flat, strict=True):
+            text.set_text(f"{count}\n{share:.1%}")
+        axis.grid(visible=False)
         axis.set(xlabel="predicted", ylabel="true", title=f"{name} (n = {summary['n']})")
 
 
@@ -129,21 +130,19 @@ def ranking_curves(predictions: pd.DataFrame, threshold: float) -> None:
     _, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2))
     for name in ("validation", "test"):
         part = predictions[predictions["split"] == name]
-        if not len(part) or len(set(part["label"])) < 2:
+        if part["label"].nunique() < 2:
             continue
-        truth, score = (part["label"] == "PNEUMONIA").to_numpy(), part["probability"].to_numpy()
-        colour = SPLIT_COLOURS[name]
-        false_rate, true_rate, _ = roc_curve(truth, score)
-        precision, recall, _ = precision_recall_curve(truth, score)
-        called = score >= threshold
-        left.plot(false_rate, true_rate, color=colour, label=name)
-        left.plot(called[~truth].mean(), called[truth].mean(), "o", color=colour, mec="black")
-        right.plot(recall, precision, color=colour, label=name)
-        if called.any():
-            right.plot(called[truth].mean(), truth[called].mean(), "o", color=colour, mec="black")
+        truth, score = part["label"] == "PNEUMONIA", part["probability"]
+        line, dot = {"color": SPLIT_COLOURS[name]}, {"color": SPLIT_COLOURS[name], "mec": "black"}
+        RocCurveDisplay.from_predictions(truth, score, ax=left, name=name, curve_kwargs=line)
+        PrecisionRecallDisplay.from_predictions(truth, score, ax=right, name=name, **line)
+        found = evaluation.measure(truth, score, threshold)
+        left.plot(1 - found["specificity"], found["sensitivity"], "o", **dot)
+        right.plot(found["sensitivity"], found["precision"], "o", **dot)
     left.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
-    left.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC (dots: at the threshold)")
-    right.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision-recall", ylim=(None, 1.02))
+    left.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC (dots: at the threshold)", aspect="auto")
+    right.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision-recall", aspect="auto")
+    right.set(ylim=(None, 1.02))
     for axis in (left, right):
         axis.legend(frameon=False, loc="lower left" if axis is right else "lower right")
 
@@ -166,6 +165,24 @@ def reliability_diagram(predictions: pd.DataFrame) -> None:
     axis.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
     axis.set(xlabel="predicted probability", ylabel="observed share of pneumonia", title="Reliability (area: images)")
     axis.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
+
+
+def decision_curve(labels: ArrayLike, probabilities: ArrayLike, highest: float = 0.5) -> None:
+    """Net benefit of acting on the model, on everyone and on no one, over threshold probabilities.
+
+    Parameters
+    ----------
+    labels, probabilities
+        As in `evaluation.net_benefit`.
+    highest : float in (0, 1)
+        The curve goes from 0.01 to here. Screening acts at low probabilities: at 0.5 a missed pneumonia would be no
+        worse than a false alarm.
+    """
+    curve = evaluation.net_benefit(labels, probabilities, np.linspace(0.01, highest, 100))
+    axis = curve.plot(figsize=(6.4, 3.6), style=["-", "--", ":"], color=[COLOURS["PNEUMONIA"], "grey", "black"])
+    top = curve.to_numpy().max()
+    axis.set(xlabel="threshold probability", ylabel="net benefit per image", ylim=(-0.1 * top - 0.01, 1.1 * top + 0.01))
+    axis.legend(frameon=False, loc="lower left")
 
 
 def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None:

@@ -194,11 +194,8 @@ def net_benefit(labels: ArrayLike, probabilities: ArrayLike, thresholds: ArrayLi
 
     Examples
     --------
-    >>> net_benefit([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], [0.2, 0.5])
-               model  treat all  treat none
-    threshold
-    0.2        0.4375      0.375         0.0
-    0.5        0.0000      0.000         0.0
+    >>> net_benefit([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], [0.2]).loc[0.2].to_dict()
+    {'model': 0.4375, 'treat all': 0.375, 'treat none': 0.0}
     """
     positive, probabilities = checked(labels, probabilities)
     cuts = np.asarray(thresholds, dtype=np.float64)

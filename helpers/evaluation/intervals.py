@@ -124,9 +124,9 @@ def bootstrap(
     Returns
     -------
     dict
-        Each of METRICS -> {"value", "low", "high"}. The interval lies on the logit scale (`logit_interval`), that of
-        the ECE reaches down further (test inversion), since chance adds to it. A resample that leaves a metric undefined does not count for it; where more than
-        half do, low and high are None.
+        Each of METRICS -> {"value", "low", "high"}. The interval lies on the logit scale (`logit_interval`). That of
+        the ECE reaches down further (test inversion), since chance adds to it. A resample that leaves a metric
+        undefined does not count for it; where more than half do, low and high are None.
 
     Raises
     ------
@@ -270,7 +270,7 @@ def predictive_intervals(sensitivity: dict, specificity: dict, prevalence: float
     Returns
     -------
     tuple of two dicts
-        "value", "low" and "high" of precision and of NPV, by Bayes' theorem (`predictive_values`); None where undefined.
+        "value", "low" and "high" of precision and of NPV, as `predictive_values`; None where undefined.
 
     References
     ----------

@@ -90,14 +90,14 @@ def characteristics(frame: pd.DataFrame) -> pd.DataFrame:
     >>> characteristics(pd.DataFrame(rows, columns=["split", "label", "patient", "subtype"]))["train"].tolist()
     ['3', '2', '1 (33%)', '2 (67%)', '1 (33%)', '1 (33%)', 'not recorded', 'not recorded']
     """
-    kind = frame["subtype"].fillna("").replace("", "subtype unknown").where(frame["label"] == POSITIVE)
-    table = {}
+    subtype = POSITIVE + ", " + frame["subtype"].fillna("").replace("", "subtype unknown")
+    subtype, table = subtype.where(frame["label"] == POSITIVE), {}
     for split, part in frame.groupby("split", sort=False):
-        counts = {name: int((part["label"] == name).sum()) for name in (NEGATIVE, POSITIVE)}
-        counts |= {f"{POSITIVE}, {name}": int((kind[part.index] == name).sum()) for name in sorted(kind.dropna().unique())}
-        column = {"images": f"{len(part):,}", "patients": f"{part['patient'].nunique():,}"}
-        column |= {name: f"{count:,} ({count / len(part):.0%})" for name, count in counts.items()}
-        table[split] = column | dict.fromkeys(("age", "sex"), "not recorded")
+        counts = {name: (part["label"] == name).sum() for name in (NEGATIVE, POSITIVE)}
+        counts |= {name: (subtype[part.index] == name).sum() for name in sorted(subtype.dropna().unique())}
+        table[split] = {"images": f"{len(part):,}", "patients": f"{part['patient'].nunique():,}"}
+        table[split] |= {name: f"{count:,} ({count / len(part):.0%})" for name, count in counts.items()}
+        table[split] |= dict.fromkeys(("age", "sex"), "not recorded")
     return pd.DataFrame(table)
 
 
@@ -118,7 +118,7 @@ def with_interval(metric: dict, scale: float = 1, digits: int = 3) -> str:
 
     Examples
     --------
-    >>> with_interval({"value": 0.9815, "low": 0.968, "high": 0.993})
+    >>> with_interval({"value": 0.9813, "low": 0.968, "high": 0.993})
     '0.981 (0.968 to 0.993)'
     """
     value, interval = _text(metric, scale, digits)

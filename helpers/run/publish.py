@@ -172,15 +172,11 @@ def _flow(splits: pd.DataFrame) -> str:
 
 
 def _doubt(name: str, part: pd.DataFrame, card: dict) -> str:
-    """One row of the card's table on the band of doubt."""
-    p, sick, (low, high) = part["probability"], part["label"] == "PNEUMONIA", card["uncertain"]
-    sure = evaluation.certain(sick, p, card["threshold"], card["uncertain"])
-    cells = (
-        f"{len(part) - sure['n']} of {len(part)}",
-        f"{sure['n'] - sure['right']} of {sure['n']}",
-        f"{(p[~sick] > high).sum()} of {(~sick).sum()}",
-        f"{(p[sick] < low).sum()} of {sick.sum()}",
-    )
+    """One row of the card's table on the uncertain range."""
+    found = evaluation.certainty(part["label"] == "PNEUMONIA", part["probability"], card["uncertain"])
+    total, by_class = found.sum(), zip(found["wrong"], found["images"], strict=True)
+    cells = [f"{total['uncertain']} of {total['images']}", f"{total['wrong']} of {total['right'] + total['wrong']}"]
+    cells += [f"{wrong} of {images}" for wrong, images in by_class]
     return f"| {name} | {' | '.join(cells)} |"
 
 
