@@ -133,12 +133,12 @@ def ranking_curves(predictions: pd.DataFrame, threshold: float) -> None:
         if part["label"].nunique() < 2:
             continue
         truth, score = part["label"] == "PNEUMONIA", part["probability"]
-        line, dot = {"color": SPLIT_COLOURS[name]}, {"color": SPLIT_COLOURS[name], "mec": "black"}
-        RocCurveDisplay.from_predictions(truth, score, ax=left, name=name, curve_kwargs=line)
-        PrecisionRecallDisplay.from_predictions(truth, score, ax=right, name=name, **line)
+        line, dot = {"color": SPLIT_COLOURS[name], "label": name}, {"color": SPLIT_COLOURS[name], "mec": "black"}
+        RocCurveDisplay.from_predictions(truth, score, ax=left, curve_kwargs=line)
+        PrecisionRecallDisplay.from_predictions(truth, score, ax=right, curve_kwargs=line)
         found = evaluation.measure(truth, score, threshold)
         left.plot(1 - found["specificity"], found["sensitivity"], "o", **dot)
-        right.plot(found["sensitivity"], found["precision"], "o", **dot)
+        right.plot([found["sensitivity"]], [found["precision"]], "o", **dot)  # None where nothing is called
     left.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
     left.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC (dots: at the threshold)", aspect="auto")
     right.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision-recall", aspect="auto")
@@ -182,7 +182,7 @@ def decision_curve(labels: ArrayLike, probabilities: ArrayLike, highest: float =
     axis = curve.plot(figsize=(6.4, 3.6), style=["-", "--", ":"], color=[COLOURS["PNEUMONIA"], "grey", "black"])
     top = curve.to_numpy().max()
     axis.set(xlabel="threshold probability", ylabel="net benefit per image", ylim=(-0.1 * top - 0.01, 1.1 * top + 0.01))
-    axis.legend(frameon=False, loc="lower left")
+    axis.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
 
 
 def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None:

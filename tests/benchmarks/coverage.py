@@ -1,4 +1,4 @@
-"""How often 95% intervals hold the truth: `python -m tests.benchmarks.coverage` prints reports/results/coverage.md's table.
+"""How often 95% intervals hold the truth, as reports/results/coverage.md has it: `python -m tests.benchmarks.coverage`.
 
 Patients are drawn from a population whose metrics are known, as many as in the test set and each with its images; then
 every interval that reports print is computed as reports do. Images of one patient share half of the variance of their
