@@ -125,43 +125,40 @@ def confusion_matrices(summaries: dict[str, dict]) -> None:
         axis.set(xlabel="predicted", ylabel="true", title=f"{name} (n = {summary['n']})")
 
 
+def _by_split(predictions: pd.DataFrame) -> list[tuple[str, pd.Series, pd.Series, str]]:
+    """(name, whether it shows pneumonia, probability, colour) of validation and test, as far as they are there."""
+    parts = ((name, predictions[predictions["split"] == name]) for name in ("validation", "test"))
+    return [(n, p["label"] == "PNEUMONIA", p["probability"], SPLIT_COLOURS[n]) for n, p in parts if len(p)]
+
+
 def ranking_curves(predictions: pd.DataFrame, threshold: float) -> None:
     """ROC and precision-recall curves of validation and test, with the operating point chosen on validation."""
     _, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2))
-    for name in ("validation", "test"):
-        part = predictions[predictions["split"] == name]
-        if part["label"].nunique() < 2:
-            continue
-        truth, score = part["label"] == "PNEUMONIA", part["probability"]
-        line, dot = {"color": SPLIT_COLOURS[name], "label": name}, {"color": SPLIT_COLOURS[name], "mec": "black"}
-        RocCurveDisplay.from_predictions(truth, score, ax=left, curve_kwargs=line)
-        PrecisionRecallDisplay.from_predictions(truth, score, ax=right, curve_kwargs=line)
-        found = evaluation.measure(truth, score, threshold)
-        left.plot(1 - found["specificity"], found["sensitivity"], "o", **dot)
-        right.plot([found["sensitivity"]], [found["precision"]], "o", **dot)  # None where nothing is called
+    for name, truth, score, colour in _by_split(predictions):
+        if truth.nunique() == 2:
+            RocCurveDisplay.from_predictions(truth, score, ax=left, curve_kwargs={"color": colour, "label": name})
+            PrecisionRecallDisplay.from_predictions(
+                truth, score, ax=right, curve_kwargs={"color": colour, "label": name}
+            )
+            found = evaluation.measure(truth, score, threshold)
+            left.plot(1 - found["specificity"], found["sensitivity"], "o", color=colour, mec="black")
+            right.plot([found["sensitivity"]], [found["precision"]], "o", color=colour, mec="black")  # or None
     left.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
     left.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC (dots: at the threshold)", aspect="auto")
     right.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision-recall", aspect="auto")
     right.set(ylim=(None, 1.02))
-    for axis in (left, right):
-        axis.legend(frameon=False, loc="lower left" if axis is right else "lower right")
+    left.legend(frameon=False, loc="lower right")
+    right.legend(frameon=False, loc="lower left")
 
 
 def reliability_diagram(predictions: pd.DataFrame) -> None:
     """Observed share of pneumonia against mean predicted probability, in bins; the diagonal is perfect calibration."""
     _, axis = plt.subplots(figsize=(5.8, 4.2))
-    for name in ("validation", "test"):
-        part = predictions[predictions["split"] == name]
-        if len(part):
-            bins = evaluation.reliability(part["label"] == "PNEUMONIA", part["probability"])
-            bins = bins[bins["n"] > 0]
-            axis.plot(
-                bins["mean_probability"], bins["observed"], "-", color=SPLIT_COLOURS[name], alpha=0.5, linewidth=1
-            )
-            axis.scatter(
-                bins["mean_probability"], bins["observed"], s=12 + 250 * bins["n"] / bins["n"].sum(),
-                color=SPLIT_COLOURS[name], alpha=0.7, label=name,
-            )  # fmt: skip
+    for name, truth, score, colour in _by_split(predictions):
+        bins = evaluation.reliability(truth, score).query("n > 0")
+        x, y, area = bins["mean_probability"], bins["observed"], 12 + 250 * bins["n"] / bins["n"].sum()
+        axis.plot(x, y, "-", color=colour, alpha=0.5, linewidth=1)
+        axis.scatter(x, y, s=area, color=colour, alpha=0.7, label=name)
     axis.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
     axis.set(xlabel="predicted probability", ylabel="observed share of pneumonia", title="Reliability (area: images)")
     axis.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
@@ -189,13 +186,9 @@ def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None
     """Validation beside test (or one of them alone): each metric with its 95% interval."""
     _, axis = plt.subplots(figsize=(8, 0.9 + 0.42 * len(names)))
     for shift, (split, summary) in zip((-0.13, 0.13), summaries.items(), strict=False):
-        for row, name in enumerate(names):
-            metric = summary[name]
-            if metric["value"] is not None:
-                colour = SPLIT_COLOURS[split]
-                if metric["low"] is not None:
-                    axis.plot([metric["low"], metric["high"]], [row + shift] * 2, color=colour, linewidth=2, alpha=0.6)
-                axis.plot(metric["value"], row + shift, "o", color=colour, label=split if row == 0 else None)
+        rows, height = pd.DataFrame([summary[name] for name in names], dtype=float), np.arange(len(names)) + shift
+        axis.hlines(height, rows["low"], rows["high"], color=SPLIT_COLOURS[split], linewidth=2, alpha=0.6)
+        axis.plot(rows["value"], height, "o", color=SPLIT_COLOURS[split], label=split)
     axis.set(yticks=range(len(names)), xlabel="value, with 95% interval")
     axis.set_yticklabels([evaluation.in_words(name) for name in names])
     axis.invert_yaxis()
@@ -204,9 +197,9 @@ def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None
 
 def probability_histogram(predictions: pd.DataFrame, threshold: float) -> None:
     """Predicted probabilities by true class, validation beside test, with the threshold."""
-    splits = [name for name in ("validation", "test") if (predictions["split"] == name).any()]
-    _, axes = plt.subplots(1, len(splits), figsize=(4.8 * len(splits), 3), squeeze=False)
-    for axis, name in zip(axes.flat, splits, strict=True):
+    names = [name for name, *_ in _by_split(predictions)]
+    _, axes = plt.subplots(1, len(names), figsize=(4.8 * len(names), 3), squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=True):
         sns.histplot(
             predictions[predictions["split"] == name], x="probability", hue="label", palette=COLOURS, bins=25,
             binrange=(0, 1), element="step", alpha=0.4, ax=axis, legend=axis is axes.flat[-1],

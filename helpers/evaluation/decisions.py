@@ -142,12 +142,10 @@ def certainty(labels: ArrayLike, probabilities: ArrayLike, uncertain: tuple[floa
     PNEUMONIA       3          0      2      1
     """
     positive, probabilities = checked(labels, probabilities)
-    below, above = probabilities < uncertain[0], probabilities > uncertain[1]
-    rows = {}
+    below, above, table = probabilities < uncertain[0], probabilities > uncertain[1], pd.DataFrame()
     for name, group, right, wrong in ((NEGATIVE, ~positive, below, above), (POSITIVE, positive, above, below)):
-        counts = [int(group.sum()), int((group & ~below & ~above).sum()), int(right[group].sum())]
-        rows[name] = [*counts, int(wrong[group].sum())]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["images", "uncertain", "right", "wrong"])
+        table[name] = [group.sum(), (group & ~right & ~wrong).sum(), (group & right).sum(), (group & wrong).sum()]
+    return table.T.set_axis(["images", "uncertain", "right", "wrong"], axis=1)
 
 
 def outcomes(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from helpers.config import InputError
-from helpers.evaluation.metrics import METRICS, checked, number, predictive_values, weighted
+from helpers.evaluation.metrics import METRICS, checked, number, weighted
 
 Z = 1.96  # of 95% intervals
 
@@ -257,8 +257,8 @@ def _on_logit_scale(value: float, drawn: np.ndarray) -> np.ndarray | None:
     return expit(logit(value) + (drawn - value) / (value * (1 - value)))
 
 
-def predictive_intervals(sensitivity: dict, specificity: dict, prevalence: float) -> tuple[dict, dict]:
-    """Precision and NPV at another prevalence, with 95% intervals.
+def predictive_values(sensitivity: dict, specificity: dict, prevalence: float) -> tuple[dict, dict]:
+    """Precision and NPV where pneumonia is as common as `prevalence`, with 95% intervals.
 
     Parameters
     ----------
@@ -270,21 +270,30 @@ def predictive_intervals(sensitivity: dict, specificity: dict, prevalence: float
     Returns
     -------
     tuple of two dicts
-        "value", "low" and "high" of precision and of NPV, as `predictive_values`; None where undefined.
+        "value", "low" and "high" of precision and of NPV, by Bayes' theorem. Precision is None where there are no
+        positive calls, NPV where there are no negative ones, both where a rate is.
 
     References
     ----------
     Donner and Zou (2012), Closed-form confidence intervals for functions of the normal mean and standard deviation,
     Statistical Methods in Medical Research 21 (MOVER for a ratio).
+
+    Examples
+    --------
+    >>> rate = {"value": 0.9, "low": 0.8, "high": 0.95}
+    >>> precision, npv = predictive_values(rate, rate, prevalence=0.1)
+    >>> {name: round(number, 3) for name, number in precision.items()}
+    {'value': 0.5, 'low': 0.331, 'high': 0.667}
     """
-    values = predictive_values(sensitivity["value"], specificity["value"], prevalence)
     found, spared = ([metric[end] for end in ("value", "low", "high")] for metric in (sensitivity, specificity))
     result, odds = [], prevalence / (1 - prevalence)
-    for value, right, other, weight in ((values[0], found, spared, 1 / odds), (values[1], spared, found, odds)):
-        result.append({"value": value, "low": None, "high": None})
-        if value is not None and None not in (*found, *spared):
-            wrong = 1 - other[0], 1 - other[2], 1 - other[1]
-            low, high = _ratio_interval(wrong, right)
+    for right, other, weight in ((found, spared, 1 / odds), (spared, found, odds)):
+        result.append(dict.fromkeys(("value", "low", "high")))
+        if None in (right[0], other[0]) or right[0] + 1 - other[0] == 0:
+            continue
+        result[-1]["value"] = right[0] / (right[0] + weight * (1 - other[0]))
+        if None not in (*right, *other):
+            low, high = _ratio_interval((1 - other[0], 1 - other[2], 1 - other[1]), right)
             result[-1] |= {"low": 1 / (1 + weight * high), "high": 1 / (1 + weight * low)}
     return result[0], result[1]
 

@@ -26,11 +26,9 @@ def checked(
         raise InputError(f"labels of shape {labels.shape} and {what} of shape {scores.shape} are not one per image.")
     if not np.isin(labels, (0, 1)).all():
         raise InputError("labels must be 0 or 1 (or False and True), with 1 for pneumonia.")
-    bad = ~np.isfinite(scores)
-    if what == "probabilities":
-        bad |= (scores < 0) | (scores > 1)
     if np.isnan(threshold):
         raise InputError("the threshold is NaN; choose one on validation, or use 0.5.")
+    bad = ~np.isfinite(scores) | ((what == "probabilities") & ((scores < 0) | (scores > 1)))
     if bad.any():
         raise InputError(
             f"{bad.sum()} of {bad.size} {what} cannot be used (the first is {scores[bad][0]}); "
@@ -112,18 +110,3 @@ def measure(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> di
     once = np.ones((1, order.size), dtype=np.int64)
     values = weighted(positive[order], probabilities[order], threshold, once)
     return {name: number(values[name][0]) for name in METRICS}
-
-
-def predictive_values(
-    sensitivity: float | None, specificity: float | None, prevalence: float
-) -> tuple[float | None, float | None]:
-    """Precision and NPV where pneumonia is as common as `prevalence`, by Bayes' theorem; all in [0, 1].
-
-    Both are None where a rate is; precision is None where there are no alarms, NPV where there are no all-clears.
-    """
-    if sensitivity is None or specificity is None:
-        return None, None
-    found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
-    false, spared = (1 - prevalence) * (1 - specificity), (1 - prevalence) * specificity
-    precision = found / (found + false) if found + false else None
-    return precision, spared / (spared + missed) if spared + missed else None

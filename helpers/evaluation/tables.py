@@ -6,7 +6,7 @@ import pandas as pd
 
 from helpers.config import InputError
 from helpers.evaluation.decisions import NEGATIVE, POSITIVE, outcomes
-from helpers.evaluation.intervals import bootstrap, predictive_intervals
+from helpers.evaluation.intervals import bootstrap, predictive_values
 from helpers.evaluation.metrics import METRICS
 
 RARER = (0.01, 0.05, 0.2)  # prevalences that precision and NPV are carried over to
@@ -44,28 +44,22 @@ def summarise(frame: pd.DataFrame, threshold: float, policy: str, resamples: int
         problem = f"no column {', '.join(sorted(missing))}" if missing else f"a label not {NEGATIVE} or {POSITIVE}"
         raise InputError(f"the predictions have {problem}; run 05_evaluation again.")
 
+    def counts(rows: pd.DataFrame) -> dict:
+        return {"n": len(rows), "patients": int(rows["patient"].nunique())}
+
     def intervals(rows: pd.DataFrame) -> dict:
         return bootstrap(rows["label"] == POSITIVE, rows["probability"], threshold, rows["patient"], resamples, seed)
 
     positive = frame["label"] == POSITIVE
     found = outcomes(positive, frame["probability"], threshold).tolist()
-    known = frame[positive & frame["subtype"].notna() & (frame["subtype"] != "")]
-    return {
-        "n": len(frame),
-        "patients": int(frame["patient"].nunique()),
+    known = frame[positive & frame["subtype"].notna() & (frame["subtype"] != "")].groupby("subtype")
+    return counts(frame) | {
         "prevalence": float(positive.mean()),
         "threshold": float(threshold),
         "threshold_policy": policy,
         "confusion": {name: found.count(name.upper()) for name in ("tp", "fp", "fn", "tn")},
         **intervals(frame),
-        "by_subtype": {
-            str(name): {
-                "n": len(rows),
-                "patients": int(rows["patient"].nunique()),
-                "sensitivity": intervals(rows)["sensitivity"],
-            }
-            for name, rows in known.groupby("subtype")
-        },
+        "by_subtype": {str(k): counts(rows) | {"sensitivity": intervals(rows)["sensitivity"]} for k, rows in known},
     }
 
 
@@ -90,8 +84,8 @@ def characteristics(frame: pd.DataFrame) -> pd.DataFrame:
     >>> characteristics(pd.DataFrame(rows, columns=["split", "label", "patient", "subtype"]))["train"].tolist()
     ['3', '2', '1 (33%)', '2 (67%)', '1 (33%)', '1 (33%)', 'not recorded', 'not recorded']
     """
-    subtype = POSITIVE + ", " + frame["subtype"].fillna("").replace("", "subtype unknown")
-    subtype, table = subtype.where(frame["label"] == POSITIVE), {}
+    named = [f"{POSITIVE}, {s if isinstance(s, str) and s else 'subtype unknown'}" for s in frame["subtype"]]
+    subtype, table = pd.Series(named, frame.index).where(frame["label"] == POSITIVE), {}
     for split, part in frame.groupby("split", sort=False):
         counts = {name: (part["label"] == name).sum() for name in (NEGATIVE, POSITIVE)}
         counts |= {name: (subtype[part.index] == name).sum() for name in sorted(subtype.dropna().unique())}
@@ -152,18 +146,16 @@ def where_rarer(summary: dict) -> pd.DataFrame:
     -------
     DataFrame of text
         A row for each prevalence of RARER below that of `summary`, and a last one, "here"; none where a class is
-        missing. Intervals by `predictive_intervals`, each prevalence taken as known.
+        missing. Intervals by `predictive_values`, each prevalence taken as known.
     """
     found, spared, own = summary["sensitivity"], summary["specificity"], summary["prevalence"]
     if found["value"] is None or spared["value"] is None:
         return pd.DataFrame()
     rows = {}
     for name, share in ({f"{p:g}": p for p in RARER if p < own} | {f"here: {own:.3f}": own}).items():
-        precision, npv = predictive_intervals(found, spared, share)
-        rows[name] = {
-            "precision": with_interval(precision).replace(" ", "\N{NO-BREAK SPACE}"),
-            "NPV": with_interval(npv, digits=4).replace(" ", "\N{NO-BREAK SPACE}"),
-            "false alarms": f"{1000 * (1 - share) * (1 - spared['value']):.1f}",
-            "missed": f"{1000 * share * (1 - found['value']):.1f}",
-        }
+        precision, npv = predictive_values(found, spared, share)
+        texts = {"precision": with_interval(precision), "NPV": with_interval(npv, digits=4)}
+        rows[name] = {key: text.replace(" ", "\N{NO-BREAK SPACE}") for key, text in texts.items()}
+        rows[name]["false alarms"] = f"{1000 * (1 - share) * (1 - spared['value']):.1f}"
+        rows[name]["missed"] = f"{1000 * share * (1 - found['value']):.1f}"
     return pd.DataFrame(rows).T.rename_axis("prevalence")

@@ -95,8 +95,9 @@ def truth(frame: pd.DataFrame, threshold: float) -> dict[str, float]:
     one, other = (evaluation.measure(positive, frame[name], threshold) for name in ("probability", "other"))
     found = dict(one)
     found |= {f"sensitivity, {k}": (part["probability"] >= threshold).mean() for k, part in ill.groupby("subtype")}
-    rare = evaluation.predictive_values(one["sensitivity"], one["specificity"], RARE)
-    found |= {f"{name} where {RARE:.0%} have it": value for name, value in zip(("precision", "NPV"), rare, strict=True)}
+    rates = ({"value": one[name], "low": None, "high": None} for name in ("sensitivity", "specificity"))
+    rare = zip(("precision", "NPV"), evaluation.predictive_values(*rates, RARE), strict=True)
+    found |= {f"{name} where {RARE:.0%} have it": metric["value"] for name, metric in rare}
     hits = ill["probability"] >= 0.9
     found |= {"mean of hits": hits.mean(), "mean of differences of hits": (hits * 1.0 - (ill["other"] >= 0.9)).mean()}
     return found | {f"difference of {name}": other[name] - one[name] for name in evaluation.METRICS if name != "ece"}
@@ -108,8 +109,10 @@ def intervals(frame: pd.DataFrame, threshold: float, seed: int) -> dict[str, dic
     summary = evaluation.summarise(frame, threshold, "", RESAMPLES, seed)
     found = {name: summary[name] for name in evaluation.METRICS}
     found |= {f"sensitivity, {kind}": part["sensitivity"] for kind, part in summary["by_subtype"].items()}
-    rare = evaluation.predictive_intervals(summary["sensitivity"], summary["specificity"], RARE)
-    found |= {f"{name} where {RARE:.0%} have it": value for name, value in zip(("precision", "NPV"), rare, strict=True)}
+    rare = evaluation.predictive_values(summary["sensitivity"], summary["specificity"], RARE)
+    found |= {
+        f"{name} where {RARE:.0%} have it": metric for name, metric in zip(("precision", "NPV"), rare, strict=True)
+    }
     hits, resampling = ill["probability"] >= 0.9, (ill["patient"], RESAMPLES, seed)
     found["mean of hits"] = evaluation.mean_interval(hits, *resampling)
     gains = hits * 1.0 - (ill["other"] >= 0.9)

@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from helpers import evaluation
 from helpers.config import InputError
-from helpers.evaluation import METRICS, characteristics, predictive_intervals, summarise, where_rarer
+from helpers.evaluation import METRICS, characteristics, predictive_values, summarise, where_rarer
 
 
 def frame(n=200, seed=0):
@@ -115,7 +115,7 @@ def test_where_pneumonia_is_rarer_precision_falls():
     here = table.iloc[-1]
     assert float(here["false alarms"]) == pytest.approx(1000 * confusion["fp"] / summary["n"], abs=0.06)
     assert float(here["missed"]) == pytest.approx(1000 * confusion["fn"] / summary["n"], abs=0.06)
-    precision, npv = predictive_intervals(summary["sensitivity"], summary["specificity"], 0.01)
+    precision, npv = predictive_values(summary["sensitivity"], summary["specificity"], 0.01)
     assert table.loc["0.01", "precision"].replace("\N{NO-BREAK SPACE}", " ") == evaluation.with_interval(precision)
     assert table.loc["0.01", "NPV"].replace("\N{NO-BREAK SPACE}", " ") == evaluation.with_interval(npv, digits=4)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.config import InputError
-from helpers.evaluation import METRICS, bootstrap, mean_interval, paired_differences, predictive_intervals
+from helpers.evaluation import METRICS, bootstrap, mean_interval, paired_differences, predictive_values
 from tests.benchmarks import coverage
 
 EASY = settings(max_examples=40, deadline=None, derandomize=True)
@@ -178,18 +178,31 @@ def test_a_mean_of_values_out_of_bounds_is_refused():
             mean_interval(values, range(len(values)), 10, 1)
 
 
-def test_predictive_intervals_lie_within_both_rates_at_their_bounds():
+def test_predictive_values_vary_less_than_with_both_rates_at_a_bound():
     found = {"value": 0.95, "low": 0.9, "high": 0.98}
     spared = {"value": 0.8, "low": 0.7, "high": 0.87}
-    precision, npv = predictive_intervals(found, spared, 0.05)
+    precision, npv = predictive_values(found, spared, 0.05)
     assert precision["value"] == pytest.approx(0.0475 / (0.0475 + 0.19))
     assert 0.045 / (0.045 + 0.285) < precision["low"] < 0.0475 / (0.0475 + 0.285)  # both, or specificity alone
     assert 0.0475 / (0.0475 + 0.1235) < precision["high"] < 0.049 / (0.049 + 0.1235)
     assert 0 < npv["low"] < npv["value"] < npv["high"] < 1
-    assert predictive_intervals(found | {"low": None}, spared, 0.05)[1] == npv | {"low": None, "high": None}
-    perfect = predictive_intervals(found, {"value": 1.0, "low": 0.97, "high": 1.0}, 0.05)[0]
+    assert predictive_values(found | {"low": None}, spared, 0.05)[1] == npv | {"low": None, "high": None}
+    perfect = predictive_values(found, {"value": 1.0, "low": 0.97, "high": 1.0}, 0.05)[0]
     assert (perfect["value"], perfect["high"]) == (1, 1)
     assert perfect["low"] < 0.0475 / (0.0475 + 0.0285)
+
+
+def test_predictive_values_are_those_measured_here_and_bayes_elsewhere():
+    labels, scores = [0, 0, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.7, 0.9]
+    found = bootstrap(labels, scores, 0.4, range(6), 50, 1)
+    here, rare = (predictive_values(found["sensitivity"], found["specificity"], share) for share in (0.5, 0.01))
+    assert [metric["value"] for metric in here] == pytest.approx([found["precision"]["value"], found["npv"]["value"]])
+    hits, alarms, cleared = 10 * 2 / 3, 990 / 3, 990 * 2 / 3  # of 1,000 images, 10 with pneumonia
+    expected = hits / (hits + alarms), cleared / (cleared + 10 - hits)
+    assert [metric["value"] for metric in rare] == pytest.approx(expected)
+    rate = {value: {"value": value, "low": None, "high": None} for value in (0.0, 1.0, None)}
+    for rates, values in (((0.0, 1.0), [None, 0.5]), ((1.0, 0.0), [0.5, None]), ((None, 1.0), [None, None])):
+        assert [m["value"] for m in predictive_values(rate[rates[0]], rate[rates[1]], 0.5)] == values
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():

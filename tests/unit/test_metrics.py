@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from helpers.config import InputError
-from helpers.evaluation import METRICS, choose_threshold, measure, outcomes, predictive_values, reliability, weighted
+from helpers.evaluation import METRICS, choose_threshold, measure, outcomes, reliability, weighted
 
 LABELS = np.array([0, 0, 1, 0, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
@@ -117,15 +117,3 @@ def test_reliability_by_hand():
     assert bins["n"].tolist() == [1, 0, 0, 2, 0, 0, 0, 0, 0, 1]  # 0.3 opens its bin, 1 is in the last
     assert bins.loc[3, ["low", "high", "mean_probability", "observed"]].tolist() == pytest.approx([0.3, 0.4, 0.325, 1])
     assert bins["mean_probability"].isna().sum() == 7
-
-
-def test_predictive_values_are_those_measured_here_and_bayes_elsewhere():
-    found = measure(LABELS, SCORES, 0.4)
-    rates = found["sensitivity"], found["specificity"]
-    assert predictive_values(*rates, LABELS.mean()) == pytest.approx((found["precision"], found["npv"]))
-    hits, alarms, cleared = 10 * rates[0], 990 * (1 - rates[1]), 990 * rates[1]  # of 1,000, 10 with pneumonia
-    expected = hits / (hits + alarms), cleared / (cleared + 10 - hits)
-    assert predictive_values(*rates, 0.01) == pytest.approx(expected)
-    assert predictive_values(0, 1, 0.5) == (None, 0.5)  # no alarm: none can be right
-    assert predictive_values(1, 0, 0.5) == (0.5, None)
-    assert predictive_values(None, 1, 0.5) == (None, None)
