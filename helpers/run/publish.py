@@ -1,9 +1,13 @@
-"""Put a run's model into data/pretrained, with a model card: `python -m helpers.publish RUN`."""
+"""Put a run's model into data/pretrained, with a model card: `python -m helpers.publish RUN`.
+
+Its predictions are kept beside it. Without RUN the model there is measured anew from these, as when a formula changes.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -58,8 +62,7 @@ The band was set so that at most 1% of each class lies beyond it on the wrong si
 
 ## Measured
 
-Value with its 95% interval from resampling patients; accuracy, sensitivity, specificity, precision and NPV have an
-exact binomial one, of as many images as vary like the resamples, at most as many as there are.
+Value with its 95% interval from resampling patients, on the logit scale (docs/METHODS.md).
 
 {tables}
 
@@ -94,7 +97,7 @@ and aspect ratio, were neither trained on nor measured."""
 
 
 def publish(run: str, target: Path) -> None:
-    """Copy reports/`run`/model to `target` and write MODEL_CARD.md beside it.
+    """Copy reports/`run`/model to `target` and write MODEL_CARD.md and predictions.csv beside it.
 
     InputError where the run has not been evaluated on test images, is of phantoms or of a saved model, or its model is
     above 12 MB.
@@ -122,8 +125,9 @@ def publish(run: str, target: Path) -> None:
     manifest = dataset.read_table(folder / "manifest.csv", "01_eda")
     numbers = dataset.shared_numbers(manifest)
     sizes = manifest.loc[~manifest["excluded"], ["width", "height"]].drop_duplicates().astype(int).to_numpy().tolist()
+    splits = dataset.read_table(folder / "splits.csv", "02_preprocessing")
     text = _TEXT.format(
-        flow=_flow(dataset.read_table(folder / "splits.csv", "02_preprocessing")),
+        flow=_flow(splits),
         excluded=int((manifest["excluded"] & (manifest["split"] != "test")).sum()),
         numbers=numbers.loc["bare number", "in test"],
         shared=numbers.loc["bare number", "in both"],
@@ -148,6 +152,20 @@ def publish(run: str, target: Path) -> None:
         tables="\n\n".join(_table(name, part) for name, part in metrics.items()),
     )
     model.copy(folder / "model", target)
+    storage.write_text(target / "MODEL_CARD.md", text)
+    patients = splits[["path", "patient", "subtype"]]
+    dataset.write_table(predictions.merge(patients, on="path", validate="one_to_one"), target / "predictions.csv")
+
+
+def remeasure(target: Path) -> None:
+    """Measure the model in `target` anew from predictions.csv beside it: metrics in model.json, tables in the card."""
+    card, text = model.read_card(target), (target / "MODEL_CARD.md").read_text(encoding="utf-8")
+    usual, metrics = config.Settings(), {}
+    for name, part in dataset.read_table(target / "predictions.csv", "helpers.publish").groupby("split"):
+        policy = card["threshold"], card["threshold_policy"]
+        metrics[name] = evaluation.summarise(part, *policy, usual.resamples, usual.seed)
+        text = re.sub(rf"(?m)^\| {name} \(n = \d+\) \| .*\n(\|.*\n)+", _table(name, metrics[name]) + "\n", text)
+    model.write_card(target, card | {"metrics": metrics})
     storage.write_text(target / "MODEL_CARD.md", text)
 
 
@@ -198,12 +216,12 @@ def _table(name: str, summary: dict) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; exit status 2 where the run's model cannot be published."""
+    """The command; exit status 2 where the run's model cannot be published, or none is there to be measured."""
     parser = argparse.ArgumentParser(prog="python -m helpers.publish", description=__doc__)
-    parser.add_argument("run", help="folder below reports/")
+    parser.add_argument("run", nargs="?", help="folder below reports/; left out: measure the model in the clone anew")
     given = parser.parse_args(arguments)
     try:
-        publish(given.run, config.PRETRAINED)
+        publish(given.run, config.PRETRAINED) if given.run else remeasure(config.PRETRAINED)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
