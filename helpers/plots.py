@@ -34,7 +34,13 @@ def use_style() -> None:
 
 
 def class_counts(manifest: pd.DataFrame) -> None:
-    """Images per split, by class and subtype."""
+    """Images per split, by class and subtype.
+
+    Parameters
+    ----------
+    manifest : DataFrame, one row an image
+        Columns split, label and subtype.
+    """
     kind = (manifest["label"] + " " + manifest["subtype"]).str.strip()
     table = pd.crosstab(manifest["split"], kind)
     colours = dict(zip(table.columns, sns.color_palette("colorblind", len(table.columns)), strict=True))
@@ -45,7 +51,13 @@ def class_counts(manifest: pd.DataFrame) -> None:
 
 
 def image_facts(manifest: pd.DataFrame, facts: pd.DataFrame) -> None:
-    """Distributions by class, in train: width, aspect ratio, mean grey level and file size."""
+    """Distributions by class, in train: width, aspect ratio, mean grey level and file size.
+
+    Parameters
+    ----------
+    manifest, facts : DataFrame, one row an image
+        As from `dataset.scan`. Rows of test, and files that could not be decoded, are left out.
+    """
     use = (manifest["split"] != "test") & facts["mean"].notna()
     shown = pd.DataFrame(
         {
@@ -67,7 +79,14 @@ def image_facts(manifest: pd.DataFrame, facts: pd.DataFrame) -> None:
 
 
 def shortcut_bars(table: pd.DataFrame) -> None:
-    """What a classifier could cheat with: AUC of each fact alone, by split; 0.5 tells nothing, less the contrary."""
+    """What a classifier could cheat with: the AUC of each fact alone, by split.
+
+    Parameters
+    ----------
+    table : DataFrame of float in [0, 1]
+        A row for each fact, a column for each split, as from `dataset.shortcuts` without its column p. 0.5 says
+        nothing; less than that points the other way than in train.
+    """
     colours = [SPLIT_COLOURS[name] for name in table.columns]
     axes = (table - 0.5).plot.barh(left=0.5, figsize=(8, 0.8 + 0.5 * len(table)), width=0.7, color=colours)
     axes.axvline(0.5, color="black", linewidth=1)
@@ -78,7 +97,19 @@ def shortcut_bars(table: pd.DataFrame) -> None:
 
 
 def image_grid(images: list[np.ndarray], titles: list[str], columns: int = 4, width: float = 11) -> None:
-    """Images of any size, grey uint8 or colour, with a title each."""
+    """Images with a title each.
+
+    Parameters
+    ----------
+    images : list of uint8 arrays, shape (height, width) or (height, width, 3)
+        Of any size.
+    titles : list of str
+        As many.
+    columns : int
+        Images a row.
+    width : float
+        Of the figure, in inches.
+    """
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(width, rows * (width / columns + 0.25)), squeeze=False)
     for axis in axes.flat:
@@ -90,7 +121,15 @@ def image_grid(images: list[np.ndarray], titles: list[str], columns: int = 4, wi
 
 
 def learning_curves(history: pd.DataFrame, title: str) -> None:
-    """Loss in training and validation, and validation AUC, by epoch; a ring marks the epoch that was kept."""
+    """Loss in training and validation, and validation AUC, by epoch; a ring marks the epoch that was kept.
+
+    Parameters
+    ----------
+    history : DataFrame, one row an epoch
+        Columns epoch, loss, val_loss and, where it was measured, val_auc.
+    title : str
+        Of the left panel.
+    """
     best = history.loc[history["val_loss"].idxmin()]
     panels = 2 if "val_auc" in history else 1
     _, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 3.4), squeeze=False)
@@ -111,7 +150,13 @@ def learning_curves(history: pd.DataFrame, title: str) -> None:
 
 
 def confusion_matrices(summaries: dict[str, dict]) -> None:
-    """A confusion matrix per summary of metrics.json, with counts and shares of each true class."""
+    """A confusion matrix for each split, with counts and proportions of each true class.
+
+    Parameters
+    ----------
+    summaries : dict of dict
+        The name of a split -> its block of metrics.json, as from `evaluation.summarise`.
+    """
     _, axes = plt.subplots(1, len(summaries), figsize=(4.0 * len(summaries), 3.3), squeeze=False)
     for axis, (name, summary) in zip(axes.flat, summaries.items(), strict=True):
         c = summary["confusion"]
@@ -132,7 +177,15 @@ def _by_split(predictions: pd.DataFrame) -> list[tuple[str, pd.Series, pd.Series
 
 
 def ranking_curves(predictions: pd.DataFrame, threshold: float) -> None:
-    """ROC and precision-recall curves of validation and test, with the operating point chosen on validation."""
+    """ROC and precision-recall curves of validation and test, with the operating point chosen on validation.
+
+    Parameters
+    ----------
+    predictions : DataFrame, one row an image
+        Columns split (validation, test; either may be missing), label and probability.
+    threshold : float in [0, 1]
+        The operating point.
+    """
     _, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2))
     for name, truth, score, colour in _by_split(predictions):
         if truth.nunique() == 2:
@@ -152,7 +205,13 @@ def ranking_curves(predictions: pd.DataFrame, threshold: float) -> None:
 
 
 def reliability_diagram(predictions: pd.DataFrame) -> None:
-    """Observed share of pneumonia against mean predicted probability, in bins; the diagonal is perfect calibration."""
+    """Observed proportion of pneumonia against mean predicted probability, in bins; on the diagonal they agree.
+
+    Parameters
+    ----------
+    predictions : DataFrame, one row an image
+        Columns split (validation, test; either may be missing), label and probability.
+    """
     _, axis = plt.subplots(figsize=(5.8, 4.2))
     for name, truth, score, colour in _by_split(predictions):
         bins = evaluation.reliability(truth, score).query("n > 0")
@@ -183,7 +242,15 @@ def decision_curve(labels: ArrayLike, probabilities: ArrayLike, highest: float =
 
 
 def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None:
-    """Validation beside test (or one of them alone): each metric with its 95% interval."""
+    """Validation beside test: each metric with its 95% interval.
+
+    Parameters
+    ----------
+    summaries : dict of dict
+        The name of a split -> its block of metrics.json, as from `evaluation.summarise`.
+    names : tuple of str
+        Which of METRICS.
+    """
     _, axis = plt.subplots(figsize=(8, 0.9 + 0.42 * len(names)))
     for shift, (split, summary) in zip((-0.13, 0.13), summaries.items(), strict=False):
         rows, height = pd.DataFrame([summary[name] for name in names], dtype=float), np.arange(len(names)) + shift
@@ -196,7 +263,15 @@ def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None
 
 
 def probability_histogram(predictions: pd.DataFrame, threshold: float) -> None:
-    """Predicted probabilities by true class, validation beside test, with the threshold."""
+    """Predicted probabilities by true class, validation beside test, with the threshold.
+
+    Parameters
+    ----------
+    predictions : DataFrame, one row an image
+        Columns split (validation, test; either may be missing), label and probability.
+    threshold : float in [0, 1]
+        The operating point.
+    """
     names = [name for name, *_ in _by_split(predictions)]
     _, axes = plt.subplots(1, len(names), figsize=(4.8 * len(names), 3), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=True):
@@ -209,7 +284,13 @@ def probability_histogram(predictions: pd.DataFrame, threshold: float) -> None:
 
 
 def localisation_bars(scores: pd.DataFrame) -> None:
-    """Pointing game and heat inside the true opacity, by method, against chance."""
+    """Pointing game and activation inside the true opacity, by method, against chance.
+
+    Parameters
+    ----------
+    scores : DataFrame of float in [0, 1]
+        A row for each method, three columns.
+    """
     axes = scores.plot.bar(figsize=(7, 3.2), rot=0, color=["#c2571a", "#e9a15b", "#b8b8b8"], width=0.75)
     axes.set(ylabel="share", ylim=(0, 1))
     for bars in axes.containers:

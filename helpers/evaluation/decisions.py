@@ -73,7 +73,18 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, policy: str) -
 
 
 def operating_points(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, list[float | None]]:
-    """threshold (0, 0.01, ... 1), and sensitivity and specificity at each, rounded; None where undefined."""
+    """Sensitivity and specificity at every hundredth, for a page whose reader moves the threshold.
+
+    Parameters
+    ----------
+    labels, probabilities
+        As in `choose_threshold`.
+
+    Returns
+    -------
+    dict of three lists
+        threshold (0, 0.01, ... 1), sensitivity and specificity, rounded to four digits; None where undefined.
+    """
     thresholds = [round(0.01 * step, 2) for step in range(101)]
     found = [measure(labels, probabilities, threshold) for threshold in thresholds]
     rates = {n: [m[n] if m[n] is None else round(m[n], 4) for m in found] for n in ("sensitivity", "specificity")}
@@ -149,7 +160,19 @@ def certainty(labels: ArrayLike, probabilities: ArrayLike, uncertain: tuple[floa
 
 
 def outcomes(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> np.ndarray:
-    """Array (n,) of "TP", "FN", "FP" or "TN".
+    """What became of each image.
+
+    Parameters
+    ----------
+    labels, probabilities
+        As in `choose_threshold`.
+    threshold : float
+        An image is called positive from this probability on.
+
+    Returns
+    -------
+    array of str, shape (n,)
+        "TP", "FN", "FP" or "TN".
 
     Examples
     --------

@@ -42,9 +42,27 @@ def _bins(probabilities: np.ndarray, bins: int = 10) -> np.ndarray:
 
 
 def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> pd.DataFrame:
-    """One row per equal-width bin [low, high) of P(pneumonia); 1 is in the last.
+    """Predicted probability against observed proportion of pneumonia, in bins of equal width.
 
-    Columns low, high, n (images), mean_probability and observed (share of pneumonia), both NaN in an empty bin.
+    Parameters
+    ----------
+    labels : array of bool or 0/1, shape (n,)
+        True where the image shows pneumonia.
+    probabilities : array of float in [0, 1], shape (n,)
+        P(pneumonia), in the same order.
+    bins : int
+        How many.
+
+    Returns
+    -------
+    DataFrame, one row a bin
+        Columns low, high (the bin is [low, high), and 1 is in the last), n (images), mean_probability and observed
+        (proportion of pneumonia), both NaN in an empty bin.
+
+    Raises
+    ------
+    InputError
+        Where labels or probabilities cannot be used.
     """
     positive, probabilities = checked(labels, probabilities)
     rows = pd.DataFrame({"p": probabilities, "y": positive.astype(float)}).groupby(_bins(probabilities, bins))
@@ -98,12 +116,40 @@ def number(value: float) -> float | None:
 
 
 def measure(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> dict[str, float | None]:
-    """Every name in METRICS -> its value in [0, 1], or None where it is undefined.
+    """Every metric of these images.
 
-    auc and average_precision (scikit-learn's definitions) need both classes, sensitivity an image with pneumonia,
-    specificity one without, precision a positive call, npv a negative one. brier is the mean squared error of
-    P(pneumonia) (Brier 1950), ece its expected calibration error in the 10 equal-width bins of `reliability` (Naeini
-    et al. 2015, Obtaining well calibrated probabilities; Guo et al. 2017, On calibration of modern neural networks).
+    Parameters
+    ----------
+    labels : array of bool or 0/1, shape (n,)
+        True where the image shows pneumonia.
+    probabilities : array of float in [0, 1], shape (n,)
+        P(pneumonia), in the same order.
+    threshold : float
+        An image is called positive from this probability on.
+
+    Returns
+    -------
+    dict
+        Each of METRICS -> its value in [0, 1], or None where it is undefined: auc and average_precision (scikit-learn's
+        definitions) need both classes, sensitivity an image with pneumonia, specificity one without, precision a
+        positive call, npv a negative one. brier is the mean squared error of the probability, ece its expected
+        calibration error in the ten bins of `reliability`.
+
+    Raises
+    ------
+    InputError
+        Where labels, probabilities or threshold cannot be used.
+
+    References
+    ----------
+    Brier (1950), Verification of forecasts expressed in terms of probability, Monthly Weather Review 78. Naeini, Cooper
+    and Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning, AAAI.
+
+    Examples
+    --------
+    >>> found = measure([0, 0, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.7, 0.9], threshold=0.65)
+    >>> round(found["auc"], 3), round(found["sensitivity"], 3), found["specificity"]
+    (0.889, 0.667, 1.0)
     """
     positive, probabilities = checked(labels, probabilities, threshold)
     order = np.lexsort((positive, probabilities))

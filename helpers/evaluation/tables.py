@@ -96,7 +96,13 @@ def characteristics(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_words(name: str) -> str:
-    """The name of a metric to read: "AUC" for "auc", "balanced accuracy" for "balanced_accuracy"."""
+    """The name of a metric to read.
+
+    Examples
+    --------
+    >>> in_words("auc"), in_words("balanced_accuracy")
+    ('AUC', 'balanced accuracy')
+    """
     return _NAMES.get(name, name.replace("_", " "))
 
 
@@ -108,7 +114,21 @@ def _text(metric: dict, scale: float = 1, digits: int = 3) -> tuple[str, str]:
 
 
 def with_interval(metric: dict, scale: float = 1, digits: int = 3) -> str:
-    """The value of a metric with its interval in brackets; without them where these tell nothing.
+    """The value of a metric with its interval in brackets.
+
+    Parameters
+    ----------
+    metric : dict
+        "value", "low" and "high", as from `bootstrap`; None where undefined.
+    scale : float
+        What to multiply by: 100 for percent.
+    digits : int
+        How many after the point.
+
+    Returns
+    -------
+    str
+        Without brackets where there is no interval, or one without width; "–" where there is no value.
 
     Examples
     --------
@@ -120,12 +140,30 @@ def with_interval(metric: dict, scale: float = 1, digits: int = 3) -> str:
 
 
 def sentence(name: str, metric: dict) -> str:
-    """The metric's name, and `with_interval`: "AUC 0.981 (0.968 to 0.993)"."""
+    """A metric to read in a sentence.
+
+    Examples
+    --------
+    >>> sentence("auc", {"value": 0.9813, "low": 0.968, "high": 0.993})
+    'AUC 0.981 (0.968 to 0.993)'
+    """
     return f"{in_words(name)} {with_interval(metric)}"
 
 
 def table(summary: dict) -> pd.DataFrame:
-    """`summarise`'s result to read: columns metric, value, 95% interval (text), and n, the images it is about."""
+    """All metrics of a summary, to read.
+
+    Parameters
+    ----------
+    summary : dict
+        Result of `summarise`, also after a way through JSON.
+
+    Returns
+    -------
+    DataFrame of text
+        A row for each of METRICS, and for the sensitivity of each subtype. Columns metric, value, 95% interval, and n,
+        how many images it is about.
+    """
     tp, fp, fn, tn = (summary["confusion"][name] for name in ("tp", "fp", "fn", "tn"))
     about = {"sensitivity": tp + fn, "specificity": tn + fp, "precision": tp + fp, "npv": tn + fn}
     rows = [(in_words(name), *_text(summary[name]), about.get(name, summary["n"])) for name in METRICS]
