@@ -129,7 +129,7 @@ def calibration_effect(
     Returns
     -------
     DataFrame
-        Rows "before", "after", and "after, for the share here" (the odds times the ratio of both prevalences' odds;
+        Rows "before", "after", and "after, for the prevalence here" (the odds times the ratio of both odds of prevalence;
         only where `fitted_at` is given, both classes are there and something could be fitted). Columns: ECE; ECE if
         perfect, its mean over 200 draws of labels from these very probabilities; Brier score; minus before, as text,
         the difference of Brier scores with its 95% interval, paired by patient.
@@ -140,11 +140,11 @@ def calibration_effect(
     Neural Computation 14.
     """
     positive, logits = checked(labels, logits, what="logits")
-    kinds, share = {"before": expit(logits), "after": calibrate(logits, calibration)}, positive.mean()
-    if fitted_at and calibration["method"] != "none" and 0 < share < 1:
-        shift = logit(share) - logit(fitted_at)
+    kinds, prevalence = {"before": expit(logits), "after": calibrate(logits, calibration)}, positive.mean()
+    if fitted_at and calibration["method"] != "none" and 0 < prevalence < 1:
+        shift = logit(prevalence) - logit(fitted_at)
         corrected = calibration | {"intercept": calibration["intercept"] + shift}
-        kinds["after, for the share here"] = calibrate(logits, corrected)
+        kinds["after, for the prevalence here"] = calibrate(logits, corrected)
     rows, rng = {}, np.random.default_rng(seed)
     for kind, probabilities in kinds.items():
         found = measure(positive, probabilities, 0.5)

@@ -222,7 +222,7 @@ def net_benefit(labels: ArrayLike, probabilities: ArrayLike, thresholds: ArrayLi
     cuts = np.asarray(thresholds, dtype=np.float64)
     if not ((cuts > 0) & (cuts < 1)).all():
         raise InputError("the thresholds of a decision curve lie between 0 and 1, both left out; use 0.01 to 0.99.")
-    called, odds, share = probabilities >= cuts[:, None], cuts / (1 - cuts), positive.mean()
+    called, odds, prevalence = probabilities >= cuts[:, None], cuts / (1 - cuts), positive.mean()
     model = (called & positive).mean(axis=1) - (called & ~positive).mean(axis=1) * odds
-    columns = {"model": model, "treat all": share - (1 - share) * odds, "treat none": 0.0}
+    columns = {"model": model, "treat all": prevalence - (1 - prevalence) * odds, "treat none": 0.0}
     return pd.DataFrame(columns, index=pd.Index(cuts, name="threshold"))

@@ -47,7 +47,7 @@ def logit_interval(value: float, error: float, patients: int) -> tuple[float, fl
 
     logit(value) +- 1.96 error / (value (1 - value)): symmetric on the logit scale, so that it never leaves [0, 1].
     Where nothing varies (at 0 and 1 above all) there is no standard error: of patients unlike all seen there is then
-    at most the share 1 - 0.025 ** (1 / patients), and their value is anything from 0 to 1.
+    at most the proportion 1 - 0.025 ** (1 / patients), and their value is anything from 0 to 1.
     """
     if error < 1e-12 or not 0 < value < 1:
         unseen = 1 - 0.025 ** (1 / patients)

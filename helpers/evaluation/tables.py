@@ -52,14 +52,14 @@ def summarise(frame: pd.DataFrame, threshold: float, policy: str, resamples: int
 
     positive = frame["label"] == POSITIVE
     found = outcomes(positive, frame["probability"], threshold).tolist()
-    known = frame[positive & frame["subtype"].notna() & (frame["subtype"] != "")].groupby("subtype")
+    labelled = frame[positive & frame["subtype"].notna() & (frame["subtype"] != "")].groupby("subtype")
     return counts(frame) | {
         "prevalence": float(positive.mean()),
         "threshold": float(threshold),
         "threshold_policy": policy,
         "confusion": {name: found.count(name.upper()) for name in ("tp", "fp", "fn", "tn")},
         **intervals(frame),
-        "by_subtype": {str(k): counts(rows) | {"sensitivity": intervals(rows)["sensitivity"]} for k, rows in known},
+        "by_subtype": {str(k): counts(rows) | {"sensitivity": intervals(rows)["sensitivity"]} for k, rows in labelled},
     }
 
 
@@ -190,10 +190,10 @@ def where_rarer(summary: dict) -> pd.DataFrame:
     if found["value"] is None or spared["value"] is None:
         return pd.DataFrame()
     rows = {}
-    for name, share in ({f"{p:g}": p for p in RARER if p < own} | {f"here: {own:.3f}": own}).items():
-        precision, npv = predictive_values(found, spared, share)
+    for name, prevalence in ({f"{p:g}": p for p in RARER if p < own} | {f"here: {own:.3f}": own}).items():
+        precision, npv = predictive_values(found, spared, prevalence)
         texts = {"precision": with_interval(precision), "NPV": with_interval(npv, digits=4)}
         rows[name] = {key: text.replace(" ", "\N{NO-BREAK SPACE}") for key, text in texts.items()}
-        rows[name]["false alarms"] = f"{1000 * (1 - share) * (1 - spared['value']):.1f}"
-        rows[name]["missed"] = f"{1000 * share * (1 - found['value']):.1f}"
+        rows[name]["false alarms"] = f"{1000 * (1 - prevalence) * (1 - spared['value']):.1f}"
+        rows[name]["missed"] = f"{1000 * prevalence * (1 - found['value']):.1f}"
     return pd.DataFrame(rows).T.rename_axis("prevalence")

@@ -109,8 +109,8 @@ def test_calibration_is_measured_and_carried_to_another_prevalence():
     logits = rng.normal(0, 1, 4000) + 2 * labels - 1  # the log of the ratio of likelihoods is 2 x logit
     right = {"method": "platt", "slope": 2.0, "intercept": float(logit(0.7))}  # fitted where 70% have pneumonia
     table = calibration_effect(labels, logits, right, 0.7, range(4000), 200, 1)
-    assert list(table.index) == ["before", "after", "after, for the share here"]
-    assert table.loc["after, for the share here", "ECE"] < 0.03 < 0.1 < table.loc["after", "ECE"]
+    assert list(table.index) == ["before", "after", "after, for the prevalence here"]
+    assert table.loc["after, for the prevalence here", "ECE"] < 0.03 < 0.1 < table.loc["after", "ECE"]
     np.testing.assert_allclose(table["ECE if perfect"].astype(float), 0.015, atol=0.01)
     assert table.loc["after", "Brier score"] == pytest.approx(np.mean((calibrate(logits, right) - labels) ** 2))
     assert table["minus before"].str[0].tolist() == ["–", "+", "-"]
