@@ -129,7 +129,7 @@ def calibration_effect(
     Returns
     -------
     DataFrame
-        Rows "before", "after", and "after, for the prevalence here" (the odds times the ratio of both odds of prevalence;
+        Rows "before", "after", and "after, for the prevalence here" (the odds times the ratio of both prior odds;
         only where `fitted_at` is given, both classes are there and something could be fitted). Columns: ECE; ECE if
         perfect, its mean over 200 draws of labels from these very probabilities; Brier score; minus before, as text,
         the difference of Brier scores with its 95% interval, paired by patient.
