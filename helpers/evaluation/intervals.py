@@ -212,8 +212,9 @@ def paired_differences(
         Each of METRICS -> {"difference", "low", "high", "p"}. Resamples are carried over to the logit scale before
         they are subtracted; the interval is their percentiles. Where one metric does not vary, as at exactly 1, the
         intervals of both are combined instead (MOVER); where their difference does not, as between equal decisions,
-        the rule of `logit_interval` holds. p fits the interval: it is 0.05 where a bound is 0. All are
-        None where a metric is undefined; the ECE has a difference only, since chance adds to both in unknown measure.
+        the rule of `logit_interval` holds. p is twice the smaller proportion of resamples on either side of 0, and at
+        least 1 / `resamples`; without resamples, from the interval. All are None where a metric is undefined; the ECE
+        has a difference only, since chance adds to both in unknown measure.
 
     Raises
     ------
@@ -230,22 +231,24 @@ def paired_differences(
     for name in METRICS:
         (a, drawn_a, patients_a), (b, drawn_b, patients_b) = ([part[name] for part in side] for side in sides)
         result[name] = dict.fromkeys(("difference", "low", "high", "p"))
-        if None in (*a.values(), *b.values()):
+        kept = np.isfinite(drawn_a) & np.isfinite(drawn_b)
+        if None in (a["low"], b["low"]) or 2 * kept.sum() < resamples:
             continue
         difference = result[name]["difference"] = b["value"] - a["value"]
         if name == "ece":
             continue
-        kept = np.isfinite(drawn_a) & np.isfinite(drawn_b)
         likely = [_on_logit_scale(m["value"], x[kept]) for m, x in ((a, drawn_a), (b, drawn_b))]
         if (drawn_b - drawn_a)[kept].std() < 1e-12 and 0 < a["value"] < 1:
             low, high = np.array(logit_interval((1 + difference) / 2, 0.0, min(patients_a, patients_b))) * 2 - 1
+            p = 1.0
         elif all(x is not None for x in likely):
-            low, high = np.percentile(likely[1] - likely[0], [2.5, 97.5])
+            change = likely[1] - likely[0]
+            low, high = np.percentile(change, [2.5, 97.5])
+            p = np.clip(2 * min((change <= 0).mean(), (change >= 0).mean()), 1 / resamples, 1)
         else:
             low = difference - np.hypot(b["value"] - b["low"], a["high"] - a["value"])
             high = difference + np.hypot(b["high"] - b["value"], a["value"] - a["low"])
-        reach = difference - low if difference > 0 else high - difference  # towards 0
-        p = 2 * norm.sf(Z * abs(difference) / reach) if difference else 1.0
+            p = 2 * norm.sf(Z * abs(difference) / max(difference - low, high - difference))
         result[name] |= {"low": float(low), "high": float(high), "p": float(p)}
     return result
 
