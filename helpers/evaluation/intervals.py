@@ -149,44 +149,71 @@ def bootstrap(
     return _estimates(labels, probabilities, threshold, patients, resamples, seed)[0]
 
 
-def mean_interval(
-    values: ArrayLike, patients: Iterable, resamples: int, seed: int, bounds: tuple[float, float] = (0.0, 1.0)
-) -> dict[str, float]:
+def _means(values: ArrayLike, patients: Iterable, resamples: int, seed: int) -> tuple[dict, np.ndarray, int]:
+    """`mean_interval`'s result, the means (resamples,) that it rests on, and how many patients there are."""
+    values = np.asarray(values, np.float64)
+    patient = _patient_numbers(patients, values.size)
+    if not values.size or not ((values >= 0) & (values <= 1)).all():
+        raise InputError("a mean needs values from 0 to 1, one an image; leave NaN out.")
+    drawn = [times @ values / times.sum(axis=1) for times in _times_drawn(patient, resamples, seed)]
+    means, count = np.concatenate(drawn), int(patient.max()) + 1
+    value = float(values.mean())
+    low, high = logit_interval(value, means.std(), count)
+    return {"value": value, "low": low, "high": high}, means, count
+
+
+def mean_interval(values: ArrayLike, patients: Iterable, resamples: int, seed: int) -> dict[str, float]:
     """Mean of one value an image, with its 95% interval from resampling patients.
 
     Parameters
     ----------
-    values : array of bool or float, shape (n,)
-        Each within `bounds`, such as 1 for a hit and 0 for none.
+    values : array of bool, or of float in [0, 1], shape (n,)
+        Such as 1 for a hit and 0 for none.
     patients, resamples, seed
         As in `bootstrap`.
-    bounds : tuple of two floats
-        The least and the largest value there can be: (-1, 1) for a difference of two hits. The interval lies on the
-        logit scale between them.
 
     Returns
     -------
     dict
-        "value", "low" and "high".
+        "value", "low" and "high", by `logit_interval`.
 
     Raises
     ------
     InputError
-        Where an image has no patient, or a value lies outside `bounds`.
+        Where an image has no patient, or a value lies outside [0, 1].
 
     Examples
     --------
     >>> mean_interval([1] * 20, range(20), resamples=1000, seed=1)  # of 20 patients, 0.025 ** (1 / 20)
     {'value': 1.0, 'low': 0.831..., 'high': 1.0}
     """
-    values, (lowest, highest) = np.asarray(values, np.float64), bounds
-    patient = _patient_numbers(patients, values.size)
-    if not values.size or not ((values >= lowest) & (values <= highest)).all():
-        raise InputError(f"a mean needs values from {lowest:g} to {highest:g}; name other bounds, or leave NaN out.")
-    scaled, span = (values - lowest) / (highest - lowest), highest - lowest
-    means = [times @ scaled / times.sum(axis=1) for times in _times_drawn(patient, resamples, seed)]
-    low, high = logit_interval(scaled.mean(), np.concatenate(means).std(), patient.max() + 1)
-    return {"value": float(values.mean()), "low": float(lowest + span * low), "high": float(lowest + span * high)}
+    return _means(values, patients, resamples, seed)[0]
+
+
+def mean_difference(
+    one: ArrayLike, other: ArrayLike, patients: Iterable, resamples: int, seed: int
+) -> dict[str, float]:
+    """Mean of `other` minus that of `one`, of the same images, with its 95% interval from resampling patients.
+
+    Parameters
+    ----------
+    one, other : array of bool, or of float in [0, 1], shape (n,)
+        As in `mean_interval`.
+    patients, resamples, seed
+        As in `bootstrap`.
+
+    Returns
+    -------
+    dict
+        "difference", "low", "high" and "p", as in `paired_differences`.
+
+    Raises
+    ------
+    InputError
+        As `mean_interval`.
+    """
+    (a, drawn_a, count), (b, drawn_b, _) = (_means(values, patients, resamples, seed) for values in (one, other))
+    return _difference(a, b, drawn_a, drawn_b, count)
 
 
 def paired_differences(
@@ -230,27 +257,30 @@ def paired_differences(
     result = {}
     for name in METRICS:
         (a, drawn_a, patients_a), (b, drawn_b, patients_b) = ([part[name] for part in side] for side in sides)
-        result[name] = dict.fromkeys(("difference", "low", "high", "p"))
         kept = np.isfinite(drawn_a) & np.isfinite(drawn_b)
-        if None in (a["low"], b["low"]) or 2 * kept.sum() < resamples:
-            continue
-        difference = result[name]["difference"] = b["value"] - a["value"]
-        if name == "ece":
-            continue
-        likely = [_on_logit_scale(m["value"], x[kept]) for m, x in ((a, drawn_a), (b, drawn_b))]
-        if (drawn_b - drawn_a)[kept].std() < 1e-12 and 0 < a["value"] < 1:
-            low, high = np.array(logit_interval((1 + difference) / 2, 0.0, min(patients_a, patients_b))) * 2 - 1
-            p = 1.0
-        elif all(x is not None for x in likely):
-            change = likely[1] - likely[0]
-            low, high = np.percentile(change, [2.5, 97.5])
-            p = np.clip(2 * min((change <= 0).mean(), (change >= 0).mean()), 1 / resamples, 1)
-        else:
-            low = difference - np.hypot(b["value"] - b["low"], a["high"] - a["value"])
-            high = difference + np.hypot(b["high"] - b["value"], a["value"] - a["low"])
-            p = 2 * norm.sf(Z * abs(difference) / max(difference - low, high - difference))
-        result[name] |= {"low": float(low), "high": float(high), "p": float(p)}
+        result[name] = dict.fromkeys(("difference", "low", "high", "p"))
+        if None not in (a["low"], b["low"]) and 2 * kept.sum() >= resamples:
+            result[name] = _difference(a, b, drawn_a[kept], drawn_b[kept], min(patients_a, patients_b))
+    result["ece"] |= {"low": None, "high": None, "p": None}
     return result
+
+
+def _difference(a: dict, b: dict, drawn_a: np.ndarray, drawn_b: np.ndarray, patients: int) -> dict[str, float]:
+    """`b` minus `a`, each "value", "low" and "high" with its resamples: "difference", "low", "high" and "p"."""
+    difference = b["value"] - a["value"]
+    likely = [_on_logit_scale(m["value"], drawn) for m, drawn in ((a, drawn_a), (b, drawn_b))]
+    if (drawn_b - drawn_a).std() < 1e-12 and 0 < a["value"] < 1:
+        low, high = np.array(logit_interval((1 + difference) / 2, 0.0, patients)) * 2 - 1
+        p = 1.0
+    elif all(drawn is not None for drawn in likely):
+        change = likely[1] - likely[0]
+        low, high = np.percentile(change, [2.5, 97.5])
+        p = np.clip(2 * min((change <= 0).mean(), (change >= 0).mean()), 1 / change.size, 1)
+    else:
+        low = difference - np.hypot(b["value"] - b["low"], a["high"] - a["value"])
+        high = difference + np.hypot(b["high"] - b["value"], a["value"] - a["low"])
+        p = 2 * norm.sf(Z * abs(difference) / max(difference - low, high - difference))
+    return {"difference": difference, "low": float(low), "high": float(high), "p": float(p)}
 
 
 def _on_logit_scale(value: float, drawn: np.ndarray) -> np.ndarray | None:

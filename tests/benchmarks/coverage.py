@@ -99,7 +99,7 @@ def truth(frame: pd.DataFrame, threshold: float) -> dict[str, float]:
     rare = zip(("precision", "NPV"), evaluation.predictive_values(*rates, RARE), strict=True)
     found |= {f"{name} where {RARE:.0%} have it": metric["value"] for name, metric in rare}
     hits = ill["probability"] >= 0.9
-    found |= {"mean of hits": hits.mean(), "mean of differences of hits": (hits * 1.0 - (ill["other"] >= 0.9)).mean()}
+    found |= {"mean of hits": hits.mean(), "difference of hits": (ill["other"] >= 0.9).mean() - hits.mean()}
     return found | {f"difference of {name}": other[name] - one[name] for name in evaluation.METRICS if name != "ece"}
 
 
@@ -115,8 +115,7 @@ def intervals(frame: pd.DataFrame, threshold: float, seed: int) -> dict[str, dic
     }
     hits, resampling = ill["probability"] >= 0.9, (ill["patient"], RESAMPLES, seed)
     found["mean of hits"] = evaluation.mean_interval(hits, *resampling)
-    gains = hits * 1.0 - (ill["other"] >= 0.9)
-    found["mean of differences of hits"] = evaluation.mean_interval(gains, *resampling, bounds=(-1, 1))
+    found["difference of hits"] = evaluation.mean_difference(hits, ill["other"] >= 0.9, *resampling)
     pair = ((frame[name], threshold) for name in ("probability", "other"))
     differences = evaluation.paired_differences(positive, *pair, frame["patient"], RESAMPLES, seed)
     return found | {f"difference of {name}": differences[name] for name in evaluation.METRICS if name != "ece"}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.config import InputError
-from helpers.evaluation import METRICS, bootstrap, mean_interval, paired_differences, predictive_values
+from helpers.evaluation import METRICS, bootstrap, mean_difference, mean_interval, paired_differences, predictive_values
 from tests.benchmarks import coverage
 
 EASY = settings(max_examples=40, deadline=None, derandomize=True)
@@ -140,11 +140,21 @@ def test_a_mean_resamples_patients_and_twenty_ones_are_not_certain():
     assert mean_interval(np.repeat(hits, 5), np.repeat(range(200), 5), 1000, 1) == pytest.approx(alone)
     assert alone["value"] == 0.25
     assert alone["high"] - alone["low"] == pytest.approx(2 * 1.96 * np.sqrt(0.25 * 0.75 / 200), rel=0.15)
-    assert mean_interval([1] * 20, range(20), 100, 1) == pytest.approx(
-        {"value": 1, "low": 0.025 ** (1 / 20), "high": 1}
-    )
-    none = mean_interval([0] * 20, range(20), 100, 1, bounds=(-1, 1))
-    assert (none["low"], none["high"]) == pytest.approx((-(1 - 0.025 ** (1 / 20)), 1 - 0.025 ** (1 / 20)))
+    ones = {"value": 1, "low": 0.025 ** (1 / 20), "high": 1}
+    assert mean_interval([1] * 20, range(20), 100, 1) == pytest.approx(ones)
+
+
+def test_a_difference_of_means_is_paired_and_equal_hits_leave_it_open():
+    rng, unseen = np.random.default_rng(3), 1 - 0.025 ** (1 / 20)
+    one, whose = rng.random(400) < 0.7, np.arange(400) // 4
+    other = np.where(rng.random(400) < 0.1, True, one)
+    found = mean_difference(one, other, whose, 1000, 1)
+    assert found["difference"] == pytest.approx(other.mean() - one.mean())
+    assert 0 < found["low"] < found["difference"] < found["high"]
+    own = mean_interval(one, whose, 1000, 1)
+    assert found["high"] - found["low"] < 0.7 * (own["high"] - own["low"])
+    same = mean_difference([0, 1] * 10, [0, 1] * 10, range(20), 100, 1)
+    assert same == pytest.approx({"difference": 0, "low": -unseen, "high": unseen, "p": 1})
 
 
 def test_equal_decisions_and_two_perfect_models_still_leave_a_difference_open():
