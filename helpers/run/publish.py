@@ -1,9 +1,13 @@
-"""Put a run's model into data/pretrained, with a model card: `python -m helpers.publish RUN`."""
+"""Put a run's model into data/pretrained, with a model card: `python -m helpers.publish RUN`.
+
+Its predictions are kept beside it. Without RUN the model there is measured anew from these, as when a formula changes.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -19,7 +23,7 @@ MOST_BYTES = 12_000_000
 
 
 def publish(run: str, target: Path) -> None:
-    """Copy reports/`run`/model to `target` and write MODEL_CARD.md beside it.
+    """Copy reports/`run`/model to `target` and write MODEL_CARD.md and predictions.csv beside it.
 
     InputError where the run has not been evaluated on test images, is of phantoms or of a saved model, or its model is
     above 12 MB.
@@ -46,8 +50,9 @@ def publish(run: str, target: Path) -> None:
     manifest = dataset.read_table(folder / "manifest.csv", "01_eda")
     numbers = dataset.shared_numbers(manifest)
     sizes = manifest.loc[~manifest["excluded"], ["width", "height"]].drop_duplicates().astype(int).to_numpy().tolist()
+    splits = dataset.read_table(folder / "splits.csv", "02_preprocessing")
     text = _template().render(
-        flow=_flow(dataset.read_table(folder / "splits.csv", "02_preprocessing")),
+        flow=_flow(splits),
         excluded=int((manifest["excluded"] & (manifest["split"] != "test")).sum()),
         numbers=numbers.loc["bare number", "in test"],
         shared=numbers.loc["bare number", "in both"],
@@ -63,6 +68,20 @@ def publish(run: str, target: Path) -> None:
         heatmaps=_heatmaps(folder, record),
     )
     model.copy(folder / "model", target)
+    storage.write_text(target / "MODEL_CARD.md", text)
+    patients = splits[["path", "patient", "subtype"]]
+    dataset.write_table(predictions.merge(patients, on="path", validate="one_to_one"), target / "predictions.csv")
+
+
+def remeasure(target: Path) -> None:
+    """Measure the model in `target` anew from predictions.csv beside it: metrics in model.json, tables in the card."""
+    card, text = model.read_card(target), (target / "MODEL_CARD.md").read_text(encoding="utf-8")
+    usual, metrics = config.Settings(), {}
+    for name, part in dataset.read_table(target / "predictions.csv", "helpers.publish").groupby("split"):
+        policy = card["threshold"], card["threshold_policy"]
+        metrics[name] = evaluation.summarise(part, *policy, usual.resamples, usual.seed)
+        text = re.sub(rf"(?m)^\| {name} \(n = \d+\) \| .*\n(\|.*\n)+", _table(name, metrics[name]) + "\n", text)
+    model.write_card(target, card | {"metrics": metrics})
     storage.write_text(target / "MODEL_CARD.md", text)
 
 
@@ -92,15 +111,11 @@ def _flow(splits: pd.DataFrame) -> str:
 
 
 def _doubt(name: str, part: pd.DataFrame, card: dict) -> str:
-    """One row of the card's table on the band of doubt."""
-    p, sick, (low, high) = part["probability"], part["label"] == "PNEUMONIA", card["uncertain"]
-    sure = evaluation.certain(sick, p, card["threshold"], card["uncertain"])
-    cells = (
-        f"{len(part) - sure['n']} of {len(part)}",
-        f"{sure['n'] - sure['right']} of {sure['n']}",
-        f"{(p[~sick] > high).sum()} of {(~sick).sum()}",
-        f"{(p[sick] < low).sum()} of {sick.sum()}",
-    )
+    """One row of the card's table on the uncertain range."""
+    found = evaluation.certainty(part["label"] == "PNEUMONIA", part["probability"], card["uncertain"])
+    total, by_class = found.sum(), zip(found["wrong"], found["images"], strict=True)
+    cells = [f"{total['uncertain']} of {total['images']}", f"{total['wrong']} of {total['right'] + total['wrong']}"]
+    cells += [f"{wrong} of {images}" for wrong, images in by_class]
     return f"| {name} | {' | '.join(cells)} |"
 
 
@@ -120,12 +135,12 @@ def _table(name: str, summary: dict) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; exit status 2 where the run's model cannot be published."""
+    """The command; exit status 2 where the run's model cannot be published, or none is there to be measured."""
     parser = argparse.ArgumentParser(prog="python -m helpers.publish", description=__doc__)
-    parser.add_argument("run", help="folder below reports/")
+    parser.add_argument("run", nargs="?", help="folder below reports/; left out: measure the model in the clone anew")
     given = parser.parse_args(arguments)
     try:
-        publish(given.run, config.PRETRAINED)
+        publish(given.run, config.PRETRAINED) if given.run else remeasure(config.PRETRAINED)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
