@@ -35,6 +35,16 @@ _PILLOW = (JPEGBaseline8Bit, JPEGExtended12Bit, *JPEG2000TransferSyntaxes)  # in
 _STRIP = 1_000_000  # pixels that are computed with at once: a whole film in floating point would fill the memory
 
 
+_FIRST_ELEMENT = re.compile(  # of a DICOM file without preamble: group 2 or 8, then a kind of value or a short length
+    rb"[\x02\x08]\0.\0(?:AE|CS|DA|LO|OB|SH|TM|UI|UL|..\0\0)|\0[\x02\x08]\0.(?:AE|CS|DA|LO|OB|SH|TM|UI|UL)", re.DOTALL
+)
+
+
+def looks_like_dicom(start: bytes) -> bool:
+    """Whether the first 132 bytes of a file are those of a DICOM file, with its preamble or without."""
+    return start[128:132] == b"DICM" or start[:4] == b"DICM" or bool(_FIRST_ELEMENT.match(start))
+
+
 def _check_size(height: int, width: int) -> None:
     if height * width > MOST_PIXELS:
         raise InputError(f"has {height * width / 1e6:.0f} megapixels; at most {MOST_PIXELS / 1e6:.0f} are read.")
