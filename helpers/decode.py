@@ -136,7 +136,7 @@ def _grey(image: Image.Image, data: bytes) -> np.ndarray:
     """uint8 (height, width) of a loaded image; `data` are its bytes."""
     grey = np.empty((image.height, image.width), np.uint8)
     if deep := _deep(image, data):
-        step = max(1, round((grey.size / 1e6) ** 0.5))
+        step = greys.sample_step(*grey.shape)
         some = np.concatenate([deep(rows)[::step, ::step].ravel() for rows in greys.strips(*grey.shape)])
         shares = greys.between(*greys.value_range(some, (0, 1) if some.max() <= 1 else (0, 65535)))
         for rows in greys.strips(*grey.shape):

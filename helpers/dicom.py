@@ -8,8 +8,6 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -31,19 +29,15 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from helpers import greys, header
+from helpers import greys, header, luts
 from helpers.config import InputError
 from helpers.decode import MOST_PIXELS, check_scans, check_size
-from helpers.header import items, number, numbers, text
+from helpers.header import Layout, items, number, text
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages repeat what stands in the header
 
 DAMAGED = "cannot be read as an image: as DICOM it is damaged"
-RANGE = "the window in the DICOM header cannot be used: the greys span the range of the data"
-RESCALE = "the rescale values in the DICOM header cannot be used: left out"
-FUNCTION = "the DICOM header names no known window function: taken as linear"
 FRAME = "the compressed pixels are of another depth or colour than the DICOM header says: read as they are"
-PHOTOMETRIC = "the DICOM header does not say what its greys mean: taken as black to white"
 RESAMPLED = "the pixels are not square: resampled"
 _PILLOW = (JPEGBaseline8Bit, JPEG2000)  # in gdcm damage can end the process
 _KIND = rb"(?:AE|CS|DA|DT|LO|OB|PN|SH|ST|TM|UI|UL)"  # of values that come first in a file
@@ -51,22 +45,6 @@ _FIRST_ELEMENT = re.compile(  # without a preamble: of group 2 or 8, with its ki
     rb"[\x02\x08]\0.\0(?:%b|..\0\0)|\0[\x02\x08]\0.%b" % (_KIND, _KIND), re.DOTALL
 )
 _MACROS = ("PixelValueTransformation", "FrameVOILUT", "PixelMeasures", "FrameAnatomy")
-_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-
-Curve = Callable[[np.ndarray], np.ndarray]
-
-
-class Layout(NamedTuple):
-    """How the first frame is stored."""
-
-    rows: int
-    columns: int
-    samples: int
-    allocated: int  # bits
-    stored: int  # of them used
-    high: int  # the highest bit used
-    signed: bool
-    photometric: str
 
 
 def looks_like_dicom(start: bytes) -> bool:
@@ -140,42 +118,11 @@ def _flatten(dicom: pydicom.Dataset) -> None:
                         dicom[tag] = said.get_item(tag)
 
 
-def _layout(dicom: pydicom.Dataset, notes: list[str]) -> Layout:
-    """The header's words on its pixels, gaps filled."""
-
-    def whole(name: str, otherwise: float) -> int:
-        value = number(dicom, name)
-        return int(otherwise if math.isnan(value) else value)
-
-    rows, columns = whole("Rows", 0), whole("Columns", 0)
+def _pixels(dicom: pydicom.Dataset, syntax: UID, notes: list[str]) -> np.ndarray:
     if "PixelData" not in dicom:
         raise InputError("is a DICOM file without an image in it.")
-    if rows < 1 or columns < 1:
-        raise InputError("cannot be read as an image: its DICOM header lacks the number of rows or columns.")
-    check_size(rows, columns)
-    photometric = text(dicom, "PhotometricInterpretation").replace(" ", "_")
-    samples = whole("SamplesPerPixel", 3 if photometric in _COLOURS else 1)
-    grey = re.match("MONOCHROME_*([12])", photometric)
-    if grey and samples == 1:
-        photometric = f"MONOCHROME{grey[1]}"
-    elif photometric == "PALETTE_COLOR" and samples == 1:
-        photometric = "PALETTE COLOR"
-    elif samples != 3 or not re.match("RGB|YBR_", photometric):
-        notes.append(PHOTOMETRIC)
-        photometric = "RGB" if samples == 3 else "MONOCHROME2"
-    stored = whole("BitsStored", 0) or whole("HighBit", -1) + 1
-    allocated = whole("BitsAllocated", 0) or 8 * math.ceil(stored / 8)
-    if not allocated:
-        raise InputError("cannot be read as an image: its DICOM header does not say how many bits a pixel has.")
-    stored = min(stored, allocated) if stored > 0 else allocated
-    high = whole("HighBit", stored - 1)
-    high = high if stored - 1 <= high < allocated else stored - 1
-    signed = whole("PixelRepresentation", 0) == 1
-    return Layout(rows, columns, samples, allocated, stored, high, signed, photometric)
-
-
-def _pixels(dicom: pydicom.Dataset, syntax: UID, notes: list[str]) -> np.ndarray:
-    layout = _layout(dicom, notes)
+    layout = header.layout(dicom, notes)
+    check_size(layout.rows, layout.columns)
     frames = number(dicom, "NumberOfFrames")
     if frames > 1:
         notes.append(f"only the first of {int(frames)} frames was read")
@@ -198,7 +145,7 @@ def _pixels(dicom: pydicom.Dataset, syntax: UID, notes: list[str]) -> np.ndarray
         return _from_palette(dicom, frame, layout)
     if layout.samples == 3:
         return _from_colour(frame, layout)
-    return _from_grey(dicom, frame, layout, not decoder.is_encapsulated, notes)
+    return luts.to_grey(dicom, frame, layout, not decoder.is_encapsulated, notes)
 
 
 def _bytes(dicom: pydicom.Dataset) -> tuple[bytes, bool]:
@@ -309,139 +256,6 @@ def _from_colour(frame: np.ndarray, layout: Layout) -> np.ndarray:
     for rows in greys.strips(*grey.shape):
         grey[rows] = greys.to_uint8(greys.between(low, high)(luminance(frame[rows])))
     return grey
-
-
-def _from_grey(dicom: pydicom.Dataset, frame: np.ndarray, layout: Layout, native: bool, notes: list[str]) -> np.ndarray:
-    some = greys.sample(frame)
-    aligned = _alignment(dicom, some, layout) if native else np.asarray
-    padded = _padding(dicom, frame.dtype)
-    stored = aligned(some)
-    known = stored[~padded(some)]
-    if len(known) < stored.size / 20:  # no film is padding all over
-        padded, known = (lambda values: np.zeros(values.shape, bool)), stored
-    ends = np.array(
-        [-(2 ** (layout.stored - 1)), 2 ** (layout.stored - 1) - 1] if layout.signed else [0, 2**layout.stored - 1]
-    )
-    modality, nominal, step = _modality(dicom, ends, notes)
-    shown = _presentation(dicom, modality(known), nominal, step, notes)
-    falling = layout.photometric == "MONOCHROME1" or text(dicom, "PresentationLUTShape") == "INVERSE"
-    grey = np.empty(frame.shape, np.uint8)
-    for rows in greys.strips(*grey.shape):
-        strip = greys.to_uint8(shown(modality(aligned(frame[rows]))))
-        grey[rows] = np.where(padded(frame[rows]), 0, 255 - strip if falling else strip)
-    return grey
-
-
-def _alignment(dicom: pydicom.Dataset, some: np.ndarray, layout: Layout) -> Curve:
-    """A function from what is allocated for a pixel to its value: without bits below it, or of an overlay above it."""
-    down, up = layout.high + 1 - layout.stored, layout.allocated - layout.stored
-    overlay = any(tag.group & 0xFF00 == 0x6000 and tag.element == 0x0102 for tag in dicom.keys())  # noqa: SIM118
-    unsigned = (
-        layout.signed and some.min() >= 0 and (some >> down).max() >= 2 ** (layout.stored - 1)
-    )  # bits above are 0
-    if up and (overlay or unsigned):
-        return lambda values: ((values >> down) << up) >> up
-    return lambda values: values >> down
-
-
-def _padding(dicom: pydicom.Dataset, dtype: np.dtype) -> Curve:
-    """A function from allocated values to whether they are padding, bool."""
-    ends = [number(dicom, "PixelPaddingValue"), number(dicom, "PixelPaddingRangeLimit")]
-    ends = [int(end) % 2 ** (8 * dtype.itemsize) for end in ends if not math.isnan(end)]
-    if not ends or math.isnan(number(dicom, "PixelPaddingValue")):
-        return lambda values: np.zeros(values.shape, bool)
-    low, high = np.sort(np.array([ends[0], ends[-1]], f"u{dtype.itemsize}").view(dtype.newbyteorder("=")))
-    return lambda values: (values >= low) & (values <= high)
-
-
-def _modality(dicom: pydicom.Dataset, ends: np.ndarray, notes: list[str]) -> tuple[Curve, tuple[float, float], float]:
-    """A function from stored to rescaled values, the lowest and highest of these, and the step between two."""
-    for item in items(dicom, "ModalityLUTSequence"):
-        if table := _table(item, int(ends[0]) < 0):
-            return table[0], table[1], 1.0
-    slope, intercept = 1.0, 0.0
-    if "RescaleSlope" in dicom and "RescaleIntercept" in dicom:
-        slope, intercept = number(dicom, "RescaleSlope"), number(dicom, "RescaleIntercept")
-        if not (1e-9 < abs(slope) < 1e9 and abs(intercept) < 1e12):
-            notes.append(RESCALE)
-            slope, intercept = 1.0, 0.0
-    low, high = sorted((slope * ends + intercept).tolist())
-    return lambda stored: slope * stored.astype(np.float64) + intercept, (low, high), abs(slope)
-
-
-def _table(item: pydicom.Dataset, below_zero: bool) -> tuple[Curve, tuple[float, float]] | None:
-    """A lookup table as a function, and the range of what is in it; None where it is empty.
-
-    What its descriptor says of the depth is often wrong. 8-bit entries may fill a byte each.
-    """
-    described, element = numbers(item, "LUTDescriptor"), item.get_item("LUTData")
-    if len(described) != 3 or math.isnan(sum(described)) or element is None:
-        return None
-    entries, first = int(described[0]) or 65536, int(described[1])
-    first -= 65536 if below_zero and first >= 32768 else 0
-    if isinstance(element.value, bytes):
-        data, order = element.value, "<u2" if item.original_encoding[1] is not False else ">u2"
-    else:
-        data, order = (np.atleast_1d(np.asarray(element.value, int)) & 0xFFFF).astype("<u2").tobytes(), "<u2"
-    values = (
-        np.frombuffer(data, "u1")
-        if len(data) in (entries, entries + 1)
-        else np.frombuffer(data[: len(data) // 2 * 2], order)
-    )
-    values = values[:entries].astype(np.float64)
-    if not len(values):
-        return None
-
-    def look_up(values_in: np.ndarray) -> np.ndarray:
-        return values[np.clip(np.rint(values_in) - first, 0, len(values) - 1).astype(np.int64)]
-
-    return look_up, (float(values.min()), float(values.max()))
-
-
-def _presentation(
-    dicom: pydicom.Dataset, known: np.ndarray, nominal: tuple[float, float], step: float, notes: list[str]
-) -> Curve:
-    """A function from rescaled values to 0 (black) to 1: the first table or window of the header that shows the film.
-
-    `known` are some of the values, without padding. Where nothing in the header can be used, their range decides.
-    """
-    tables = [table for item in items(dicom, "VOILUTSequence") if (table := _table(item, bool(known.min() < 0)))]
-    for look_up, ends in tables:
-        shares = greys.between(*ends)
-        if _shows(shares(look_up(known))):
-            return lambda values, look_up=look_up, shares=shares: shares(look_up(values))
-    function = text(dicom, "VOILUTFunction") or ("LINEAR" if "VOILUTFunction" not in dicom else "")
-    centres, widths = numbers(dicom, "WindowCenter"), numbers(dicom, "WindowWidth")
-    for centre, width in zip(centres, widths, strict=False):
-        window = _window(centre, width, function, min(1.0, step))
-        if window and _shows(window(known)):
-            if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-                notes.append(FUNCTION)
-            return window
-    if tables or "WindowCenter" in dicom or "WindowWidth" in dicom or "VOILUTSequence" in dicom:
-        notes.append(RANGE)
-    if tables:
-        look_up, ends = tables[0]
-        shares = greys.between(*greys.value_range(look_up(known), ends))
-        return lambda values: shares(look_up(values))
-    return greys.between(*greys.value_range(known, nominal))
-
-
-def _window(centre: float, width: float, function: str, step: float) -> Curve | None:
-    """PS3.3 C.11.2.1; None where centre and width are none. `step` is 1 there, and less where values are fractions."""
-    if not (width > 0 and math.isfinite(centre)):
-        return None
-    if function == "SIGMOID":
-        return lambda values: 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -99, 99)))
-    if function == "LINEAR_EXACT":
-        return greys.between(centre - width / 2, centre + width / 2)
-    return greys.between(centre - width / 2, centre + width / 2 - step) if width >= step else None
-
-
-def _shows(shares: np.ndarray) -> bool:
-    """Whether a film can be seen in these shares of white: a third of the greys, and not only black and white."""
-    low, high = np.quantile(np.clip(shares, 0, 1), (0.01, 0.99))
-    return high - low >= 1 / 3 and np.mean((shares > 0) & (shares < 1)) >= 0.1
 
 
 def _squared(pixels: np.ndarray, ratio: float) -> np.ndarray:

@@ -17,9 +17,14 @@ def strips(height: int, width: int) -> Iterator[slice]:
 
 
 def sample(pixels: np.ndarray) -> np.ndarray:
-    """About a million of the pixels (height, width[, channels]) at most, evenly."""
-    step = max(1, round((pixels.shape[0] * pixels.shape[1] / _STRIP) ** 0.5))
+    """A quarter of a million of the pixels (height, width[, channels]), or about as many, evenly."""
+    step = sample_step(*pixels.shape[:2])
     return pixels[::step, ::step]
+
+
+def sample_step(height: int, width: int) -> int:
+    """Every how many rows and columns `sample` takes one."""
+    return max(1, round((height * width / 250_000) ** 0.5))
 
 
 def bulk(values: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,7 @@
-"""What a DICOM header says against a prediction, in our words; nothing in it that could name a patient is repeated."""
+"""What a DICOM header says: how the pixels are stored, and what speaks against a prediction, in our words.
+
+Nothing in it that could name a patient is repeated.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -15,6 +19,8 @@ from pydicom.tag import Tag
 
 from helpers.config import InputError
 
+PHOTOMETRIC = "the DICOM header does not say what its greys mean: taken as black to white"
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 NOT_A_CHILD = "DICOM header gives an age above 6 years"
 _CHEST = re.compile(
     "CHEST|THOR|TORAX|TORACE|TORAC|LUNG|PULM|POLMON|POUMON|BRUSTKORB|BRUSTRAUM|THX|CXR|KLATKA|PLUC|BORST|HRUDNIK"
@@ -33,6 +39,19 @@ _LATERAL = re.compile(
 )
 _FRONTAL = re.compile(r"\b(?:PA|AP|P\.A|A\.P|FRONTAL\w*|FRENTE|FACE|DECUB\w*|DORSO|ПРЯМ\w*)\b|正")
 _SIDE_VIEWS = {"399067008", "399173006", "399198007", "R-102CD", "R-10236", "R-10232"}  # SNOMED CT, and before it
+
+
+class Layout(NamedTuple):
+    """How the first frame is stored."""
+
+    rows: int
+    columns: int
+    samples: int
+    allocated: int  # bits
+    stored: int  # of them used
+    high: int  # the highest bit used
+    signed: bool
+    photometric: str
 
 
 def numbers(part: pydicom.Dataset, name: str) -> list[float]:
@@ -97,6 +116,37 @@ def check_kinds(part: pydicom.Dataset) -> None:
     for tag in part.keys():  # noqa: SIM118 - the elements themselves would be converted
         if part.get_item(tag).VR == "SQ" and dictionary_has_tag(tag) and dictionary_VR(tag) != "SQ":
             raise InputError("cannot be read as an image: as DICOM it is damaged: an element is of another kind.")
+
+
+def layout(dicom: pydicom.Dataset, notes: list[str]) -> Layout:
+    """The header's words on its pixels, gaps filled."""
+
+    def whole(name: str, otherwise: float) -> int:
+        value = number(dicom, name)
+        return int(otherwise if math.isnan(value) else value)
+
+    rows, columns = whole("Rows", 0), whole("Columns", 0)
+    if rows < 1 or columns < 1:
+        raise InputError("cannot be read as an image: its DICOM header lacks the number of rows or columns.")
+    photometric = text(dicom, "PhotometricInterpretation").replace(" ", "_")
+    samples = whole("SamplesPerPixel", 3 if photometric in _COLOURS else 1)
+    grey = re.match("MONOCHROME_*([12])", photometric)
+    if grey and samples == 1:
+        photometric = f"MONOCHROME{grey[1]}"
+    elif photometric == "PALETTE_COLOR" and samples == 1:
+        photometric = "PALETTE COLOR"
+    elif samples != 3 or not re.match("RGB|YBR_", photometric):
+        notes.append(PHOTOMETRIC)
+        photometric = "RGB" if samples == 3 else "MONOCHROME2"
+    stored = whole("BitsStored", 0) or whole("HighBit", -1) + 1
+    allocated = whole("BitsAllocated", 0) or 8 * math.ceil(stored / 8)
+    if not allocated:
+        raise InputError("cannot be read as an image: its DICOM header does not say how many bits a pixel has.")
+    stored = min(stored, allocated) if stored > 0 else allocated
+    high = whole("HighBit", stored - 1)
+    high = high if stored - 1 <= high < allocated else stored - 1
+    signed = whole("PixelRepresentation", 0) == 1
+    return Layout(rows, columns, samples, allocated, stored, high, signed, photometric)
 
 
 def notes(dicom: pydicom.Dataset) -> Iterator[str]:

@@ -24,6 +24,7 @@ from helpers.config import InputError
 UNCERTAIN = "uncertain: needs a reader"
 UPSIDE_DOWN = "seems to be upside down: do not trust the number, turn the image and try again"
 STRANGE = "does not look like what the model was made for ({}): do not trust the number"
+ALMOST_UNIFORM = "almost uniform image"
 COLUMNS = ("path", "probability", "label", "threshold", "warnings", "error")
 
 
@@ -71,17 +72,25 @@ class Predictor:
     def predict_decoded(self, decoded: Iterable[images.Decoded]) -> Iterator[Prediction]:
         """Predict what `images.read` returned, as one batch."""
         decoded = list(decoded)
-        pixels = np.stack([images.resize(image, self.size) for image, _ in decoded])
+        pixels = np.stack([images.resize(one.pixels, self.size) for one in decoded])
         strange, inverted = self.guard.judge(pixels) if self.guard else np.zeros((2, len(pixels)), bool)
         parts = zip(decoded, pixels, strange, inverted, self.probabilities(pixels), strict=True)
-        for (image, notes), seen, odd, turned, probability in parts:
+        for one, seen, odd, turned, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
-            uncertain, found = self.uncertain(probability), [*notes, *doubts(image)]
+            found = [*self._notes(one), *doubts(one.pixels)]
+            odd |= ALMOST_UNIFORM in found  # whatever the guard says
+            uncertain = self.uncertain(probability) or ALMOST_UNIFORM in found
             if odd:
                 found.insert(0, UPSIDE_DOWN if turned else STRANGE.format(made_for(self.card)))
             if uncertain:
                 found.append(UNCERTAIN)
             yield Prediction(float(probability), label, self.threshold, bool(odd), uncertain, tuple(found), seen)
+
+    def _notes(self, one: images.Decoded) -> Iterator[str]:
+        """What the file says against a prediction by this model; a patient's age, where the model is for children."""
+        yield from (note for note in one.notes if note != images.NOT_A_CHILD)
+        if one.age is not None and one.age >= 7 and for_children(self.card):
+            yield f"made for children of 1 to 5; this patient's age is {int(one.age)} years: do not trust the number"
 
     def uncertain(self, probability: float) -> bool:
         """Whether `probability` lies in the band that model.json names, from low to high."""
@@ -97,9 +106,14 @@ def made_for(card: dict) -> str:
     """In words: what images the model of this card was trained on."""
     if card.get("phantoms"):
         return "phantoms drawn by code"
-    if card.get("public", True):  # older cards do not say; those models were
+    if for_children(card):
         return "frontal chest X-rays of children aged 1 to 5, one hospital"
     return "chest X-rays like those it was trained on"
+
+
+def for_children(card: dict) -> bool:
+    """Whether the model of this card was trained on the public dataset's children; older cards do not say, but were."""
+    return not card.get("phantoms") and card.get("public", True)
 
 
 def doubts(image: np.ndarray) -> Iterator[str]:
@@ -109,8 +123,8 @@ def doubts(image: np.ndarray) -> Iterator[str]:
         yield f"very small image ({width} x {height} pixels)"
     if not 0.4 < width / height < 3:
         yield f"unusual shape for a chest X-ray ({width} x {height} pixels)"
-    if image.std() < 8:
-        yield "almost uniform image"
+    if images.almost_uniform(image):
+        yield ALMOST_UNIFORM
 
 
 def find_images(arguments: list[str]) -> Iterator[str]:
@@ -131,14 +145,20 @@ def _refuse(error: OSError) -> None:
     raise InputError(f"the folder {error.filename} cannot be read: {error.strerror}.")
 
 
-def predict_files(predictor: Predictor, paths: Iterable[str], heat_folder: Path | None = None) -> Iterator[dict]:
-    """A row of COLUMNS per path, in order, 16 images at a time; an unreadable image has `error` and no probability."""
+def predict_files(
+    predictor: Predictor, paths: Iterable[str], heat_folder: Path | None = None, age: float | None = None
+) -> Iterator[dict]:
+    """A row of COLUMNS per path, in order, 16 images at a time; an unreadable image has `error` and no probability.
+
+    `age` in years holds where a file does not say it.
+    """
     remaining, done = iter(paths), 0
     while group := list(islice(remaining, 16)):
         decoded, errors = {}, {}
         for path in group:
             try:
-                decoded[path] = images.read(path)
+                found = images.read(path)
+                decoded[path] = found._replace(age=age) if found.age is None else found
             except InputError as error:
                 errors[path] = str(error)
         predictions = dict(zip(decoded, predictor.predict_decoded(decoded.values()), strict=True)) if decoded else {}
@@ -186,6 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", metavar="DIR", help="model folder, such as reports/demo/model")
     parser.add_argument("--csv", metavar="FILE", help="write the table there instead of printing it")
     parser.add_argument("--heatmaps", metavar="DIR", help="write a Grad-CAM overlay per image there")
+    parser.add_argument("--age", type=float, metavar="YEARS", help="of the patient, where the file does not say it")
     given = parser.parse_args(arguments)
     try:
         if not given.model and not config.PRETRAINED.is_dir():
@@ -211,7 +232,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     heat_folder = Path(given.heatmaps) if given.heatmaps else None
     rows = tqdm(
-        predict_files(predictor, paths, heat_folder), total=len(paths), disable=True if output.isatty() else None
+        predict_files(predictor, paths, heat_folder, given.age),
+        total=len(paths),
+        disable=True if output.isatty() else None,
     )
     try:
         failed = write_rows(rows, output)
