@@ -20,6 +20,7 @@ _MOST_WEBP = 32_000_000  # its decoder keeps several copies
 _MOST_SCANS = 2_000_000_000  # pixels times passes over them: a progressive JPEG of a few kB could ask for thousands
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _JPEG, _END, _PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
+_KNOWN = (b"\xff\xd8", _PNG[:4], b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # how what is read begins
 _STRAY = 1024  # bytes that may precede a JPEG or PNG
 _PHOTOMETRIC = 262  # TIFF's tag: 0 where black is the highest value
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -86,12 +87,10 @@ def _repaired(data: bytes) -> tuple[Image.Image, bytes]:
     """The image and its bytes, without what precedes a JPEG or PNG, and without what stops Pillow besides pixels."""
     try:
         return _load(data), data
-    except UnidentifiedImageError:
+    except (OSError, SyntaxError, ValueError):  # UnidentifiedImageError is an OSError
         start = min((at for one in (_JPEG, _PNG) if (at := data[:_STRAY].find(one)) > 0), default=0)
-        if not start or _kind(data):
-            raise
-        return _repaired(data[start:])
-    except (OSError, SyntaxError, ValueError):
+        if start and not data.startswith(_KNOWN) and not _kind(data):
+            return _repaired(data[start:])
         if data.startswith(_PNG) and len(pixels := _pixel_chunks(data)) < len(data):
             return _load(pixels), pixels
         if not data.startswith(_JPEG):
@@ -136,11 +135,14 @@ def _grey(image: Image.Image, data: bytes) -> np.ndarray:
     """uint8 (height, width) of a loaded image; `data` are its bytes."""
     grey = np.empty((image.height, image.width), np.uint8)
     if deep := _deep(image, data):
-        step = greys.sample_step(*grey.shape)
-        some = np.concatenate([deep(rows)[::step, ::step].ravel() for rows in greys.strips(*grey.shape)])
-        shares = greys.between(*greys.value_range(some, (0, 1) if some.max() <= 1 else (0, 65535)))
+        step, some = greys.sample_step(*grey.shape), []
         for rows in greys.strips(*grey.shape):
-            grey[rows] = greys.to_uint8(shares(deep(rows)))
+            values, opaque = deep(rows)
+            some.append(np.where(opaque > 0, values, np.nan)[::step, ::step].ravel())
+        low, high = greys.value_range(np.concatenate(some), (0, 65535) if image.mode != "F" else (0, 1))
+        for rows in greys.strips(*grey.shape):
+            values, opaque = deep(rows)
+            grey[rows] = greys.to_uint8(np.clip(greys.between(low, high)(values), 0, 1) * opaque)
         return 255 - grey if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0 else grey
     clear = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA")
     for rows in greys.strips(*grey.shape):
@@ -152,8 +154,8 @@ def _grey(image: Image.Image, data: bytes) -> np.ndarray:
     return grey
 
 
-def _deep(image: Image.Image, data: bytes) -> Callable[[slice], np.ndarray] | None:
-    """A function from rows to their values in full depth; None where there are 8 bits a channel.
+def _deep(image: Image.Image, data: bytes) -> Callable[[slice], tuple[np.ndarray, np.ndarray]] | None:
+    """A function from rows to values in full depth and opacity from 0 to 1; None where there are 8 bits a channel.
 
     Of colours in 16 bits Pillow keeps the higher byte: they are decoded again, as if the bytes were in other order.
     """
@@ -162,7 +164,7 @@ def _deep(image: Image.Image, data: bytes) -> Callable[[slice], np.ndarray] | No
         return np.asarray(part.crop((0, rows.start, part.width, rows.stop))).astype(np.float64)
 
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return lambda rows: cut(image, rows)
+        return lambda rows: (cut(image, rows), np.ones(1))
     again = Image.open(io.BytesIO(data), formats=_FORMATS)
     how = again.tile[0].args if again.tile else ""
     mode, _, order = (how if isinstance(how, str) else str(how[0])).partition(";16")
@@ -172,12 +174,12 @@ def _deep(image: Image.Image, data: bytes) -> Callable[[slice], np.ndarray] | No
     again.tile = [one._replace(args=other if isinstance(how, str) else (other, *one.args[1:])) for one in again.tile]
     again.load()
 
-    def values(rows: slice) -> np.ndarray:
+    def values(rows: slice) -> tuple[np.ndarray, np.ndarray]:
         low = cut(again, rows)
         if mode == "LA":  # both bytes of grey, both of opacity
-            return (256 * low[..., 0] + low[..., 1]) * (256 * low[..., 2] + low[..., 3]) / 65535
+            return 256 * low[..., 0] + low[..., 1], (256 * low[..., 2] + low[..., 3]) / 65535
         whole = 256 * cut(image, rows) + low
-        return greys.luminance(whole) * (whole[..., 3] / 65535 if image.mode == "RGBA" else 1)
+        return greys.luminance(whole), whole[..., 3] / 65535 if image.mode == "RGBA" else np.ones(1)
 
     return values
 
@@ -197,7 +199,7 @@ def _unknown(data: bytes) -> str:
         return kind
     if not any(data[:4096]):
         return "holds nothing but zeros where an image should begin: copy it once more."
-    if data.startswith((_JPEG[:2], _PNG[:4], b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")):
+    if data.startswith(_KNOWN):
         return "cannot be read as an image: it is damaged, or of a rare kind."
     return "cannot be read as an image: it is no JPEG, PNG or DICOM file, nor WebP, BMP, TIFF or GIF."
 

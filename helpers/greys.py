@@ -30,7 +30,7 @@ def sample_step(height: int, width: int) -> int:
 def bulk(values: np.ndarray) -> tuple[float, float]:
     """The lowest and highest of nearly all `values`: without hot pixels, padding and burnt-in letters.
 
-    What lies further from the middle nine tenths than these are wide is left out, and then a thousandth at each end.
+    What lies further from the middle nine tenths than these are wide is left out, then one in 5,000 at each end.
     Whatever equals the lowest or the highest value says nothing about the middle: it may be padding of any size.
     """
     values = np.sort(values[np.isfinite(values)], axis=None)
@@ -41,7 +41,7 @@ def bulk(values: np.ndarray) -> tuple[float, float]:
         low, high = (float(inner[round(share * (len(inner) - 1))]) for share in (0.05, 0.95))
         if low < high:
             values = values[(values >= 2 * low - high) & (values <= 2 * high - low)]
-    tail = len(values) // 1000
+    tail = len(values) // 5000
     return float(values[tail]), float(values[len(values) - 1 - tail])
 
 
