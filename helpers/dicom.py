@@ -176,7 +176,7 @@ def _check_frame(frame: bytes, layout: Layout, syntax: UID, notes: list[str]) ->
     if not decoder or tuple(found[:2]) != layout[:2] or found[2] not in (1, 3) or not 2 <= found[3] <= 16:
         raise InputError(f"{DAMAGED}: its frame is of another size or kind than the header says.")
     samples, bits = found[2:]
-    if samples != layout.samples or bits > layout.stored or (bits > 8) != (layout.allocated > 8):
+    if samples != layout.samples or (bits > 8) != (layout.allocated > 8):
         notes.append(FRAME)
         kept = samples == layout.samples
         photometric = layout.photometric if kept else "YBR_FULL" if samples == 3 else "MONOCHROME2"
@@ -233,6 +233,8 @@ def _decode(dicom: pydicom.Dataset, data: bytes, layout: Layout, decoder: UID, s
 
 
 def _from_palette(dicom: pydicom.Dataset, frame: np.ndarray, layout: Layout) -> np.ndarray:
+    if "RedPaletteColorLookupTableDescriptor" not in dicom:
+        raise InputError("cannot be read as an image: its DICOM header lacks the colours of its palette.")
     colours = apply_color_lut(np.arange(2 ** min(layout.stored, 16), dtype="u2"), dicom)
     grey = greys.to_uint8(greys.luminance(colours) / (255 if colours.max() <= 255 else 65535))
     return grey[np.clip(frame, 0, len(grey) - 1)]

@@ -122,10 +122,11 @@ def _presentation(
             return window
     if tables or "WindowCenter" in dicom or "WindowWidth" in dicom or "VOILUTSequence" in dicom:
         notes.append(RANGE)
-    if tables:
-        look_up, ends = tables[0]
-        shares = greys.between(*greys.value_range(look_up(known), ends))
-        return lambda values: shares(look_up(values))
+    for look_up, _ in tables:
+        low, high = greys.bulk(look_up(known))
+        if high - low >= 16:  # else it shows nothing of the film
+            shares = greys.between(low, high)
+            return lambda values, look_up=look_up, shares=shares: shares(look_up(values))
     return greys.between(*greys.value_range(known, nominal))
 
 
