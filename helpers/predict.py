@@ -35,7 +35,7 @@ class Prediction:
     probability: float  # calibrated P(pneumonia), 0-1
     label: str  # "PNEUMONIA" where probability >= threshold, else "NORMAL"
     threshold: float
-    stranger: bool  # does not look like the images the model was made for, or is upside down
+    stranger: bool  # does not look like the images the model was made for, is upside down, or shows next to nothing
     uncertain: bool  # within the model's band around the threshold, where a reader has to decide
     warnings: tuple[str, ...]  # why the number may not mean much
     pixels: np.ndarray  # uint8 (size, size): what the model saw
@@ -78,13 +78,15 @@ class Predictor:
         for one, seen, odd, turned, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
             found = [*self._notes(one), *doubts(one.pixels)]
-            odd |= ALMOST_UNIFORM in found  # whatever the guard says
-            uncertain = self.uncertain(probability) or ALMOST_UNIFORM in found
+            uniform = ALMOST_UNIFORM in found
+            uncertain = self.uncertain(probability) or uniform
             if odd:
                 found.insert(0, UPSIDE_DOWN if turned else STRANGE.format(made_for(self.card)))
             if uncertain:
                 found.append(UNCERTAIN)
-            yield Prediction(float(probability), label, self.threshold, bool(odd), uncertain, tuple(found), seen)
+            yield Prediction(
+                float(probability), label, self.threshold, bool(odd) or uniform, uncertain, tuple(found), seen
+            )
 
     def _notes(self, one: images.Decoded) -> Iterator[str]:
         """What the file says against a prediction by this model; a patient's age, where the model is for children."""

@@ -14,7 +14,7 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLosslessSV1
 
-from helpers import images
+from helpers import config, images, phantom, predict
 from helpers.config import InputError
 from tests.conftest import dicom, transcoded
 
@@ -104,7 +104,8 @@ FRAMED[RIM] = 0
     ],
     ids=[
         "14-in-16", "9-in-12", "offset", "up-to-2500", "left", "left-high-bit", "left-unsaid", "signed",
-        "signed-filled", "signed-rescaled", "falling", "falling-slowly", "rescaled-inverted", "inverse", "inverse-1", "inverse-window",
+        "signed-filled", "signed-rescaled", "falling", "falling-slowly", "rescaled-inverted", "inverse", "inverse-1",
+        "inverse-window",
     ],
 )  # fmt: skip
 def test_without_a_window_the_data_decide_what_is_black_and_white(data):
@@ -623,3 +624,62 @@ def test_pixels_that_are_not_square_are_resampled(elements, shape):
     assert found.notes == (("the pixels are not square: resampled",) if shape != FILM.shape else ())
     small = np.asarray(Image.fromarray(found.pixels).resize(FILM.shape[::-1]))
     assert np.abs(small.astype(int) - FILM).mean() < 3
+
+
+# Which encoding it is, does not matter
+
+
+def wide(film: np.ndarray, bits: int, kind: str = "u2", low: int = 0) -> np.ndarray:
+    """A film of 8 bits in so many."""
+    return (np.rint(film * ((2**bits - 1) / 255)) + low).astype(kind)
+
+
+def saved(film: np.ndarray, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(film).save(buffer, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return buffer.getvalue()
+
+
+ENCODINGS = {
+    "PNG, 16 bits": lambda film: saved(wide(film, 16)),
+    "PNG, 12 of 16 bits": lambda film: saved(wide(film, 12)),
+    "WebP": lambda film: saved(film, "WEBP"),
+    "BMP": lambda film: saved(film, "BMP"),
+    "TIFF": lambda film: saved(film, "TIFF"),
+    "TIFF, 16 bits": lambda film: saved(wide(film, 16), "TIFF"),
+    "8 bits": lambda film: dicom(film, 8),
+    "10 bits": lambda film: dicom(wide(film, 10), 10),
+    "12 bits": lambda film: dicom(wide(film, 12)),
+    "16 bits": lambda film: dicom(wide(film, 16), 16),
+    "12 bits said to be 16": lambda film: dicom(wide(film, 12), 16),
+    "left-aligned": lambda film: dicom(wide(film, 12) << 4, HighBit=15),
+    "MONOCHROME1": lambda film: dicom(4095 - wide(film, 12), photometric="MONOCHROME1"),
+    "INVERSE": lambda film: dicom(4095 - wide(film, 12), PresentationLUTShape="INVERSE"),
+    "signed": lambda film: dicom(wide(film, 12, "i2", -2048)),
+    "rescaled": lambda film: dicom(wide(film, 12, "i2", -2048), 16, RescaleSlope=1, RescaleIntercept=2048),
+    "falling": lambda film: dicom(4095 - wide(film, 12), RescaleSlope=-1, RescaleIntercept=4095),
+    "window": lambda film: dicom(wide(film, 12), 16, **WINDOW),
+    "table": lambda film: dicom(wide(film, 12), VOILUTSequence=[table(RAMP_12 >> 4, bits=8)]),
+    "RGB": lambda film: dicom(np.stack([film] * 3, axis=-1), 8, "RGB"),
+    "big endian": lambda film: turned(dicom(wide(film, 12))),
+    "no meta information": lambda film: without_meta(dicom(wide(film, 12))),
+}
+
+
+@pytest.fixture(scope="module")
+def predictor() -> predict.Predictor:
+    return predict.Predictor.load(config.PRETRAINED)
+
+
+@pytest.fixture(scope="module")
+def films() -> list[np.ndarray]:
+    return list(phantom.pretraining_set(4, 224, 5)[0])
+
+
+@pytest.mark.parametrize("encoding", [*ENCODINGS, *SYNTAXES])
+def test_a_film_has_one_probability_in_every_encoding(encoding, predictor, films, tmp_path):
+    for film in films:
+        encode = ENCODINGS.get(encoding, lambda one: transcoded(dicom(wide(one, 12)), encoding, tmp_path))
+        expected, found = predictor.predict(saved(film)), predictor.predict(encode(film))
+        assert found.probability == pytest.approx(expected.probability, abs=0.01)
+        assert found.warnings == expected.warnings

@@ -142,6 +142,7 @@ def with_spots(values: np.ndarray) -> np.ndarray:
 
 
 OPAQUE = np.full(FILM.shape, 65535)
+DARK = FILM < 9
 LETTERED = np.where(with_spots(FILM.astype(int)) > 255, 255, FILM)
 
 
@@ -154,7 +155,7 @@ LETTERED = np.where(with_spots(FILM.astype(int)) > 255, 255, FILM)
         (deep_png(np.stack([twelve() * 4, OPAQUE], axis=-1), 4), FILM),
         (deep_png(np.stack([twelve()] * 3 + [OPAQUE], axis=-1), 6), FILM),
         (deep_png(np.stack([twelve()] * 3 + [OPAQUE // 3], axis=-1), 6), FILM / 3),
-        (deep_png(np.stack([np.where(FILM < 9, 60_000, twelve()), OPAQUE * (FILM > 8)], axis=-1), 4), FILM * (FILM > 8)),
+        (deep_png(np.stack([np.where(DARK, 60_000, twelve()), OPAQUE * ~DARK], axis=-1), 4), FILM * ~DARK),
         (deep_png(twelve() // 2 + 1500, 0), FILM),
         (deep_tiff(twelve(), 1), FILM),
         (deep_tiff(twelve(), 1, ">", packed=True), FILM),

@@ -12,7 +12,8 @@ from pathlib import Path
 import atheris
 import numpy as np
 
-with atheris.instrument_imports(include=["PIL", "pydicom", "helpers.decode"]):  # before anything else imports them
+OURS = [f"helpers.{room}" for room in ("decode", "dicom", "greys", "header", "luts")]
+with atheris.instrument_imports(include=["PIL", "pydicom", *OURS]):  # before anything else imports them
     from helpers import decode, images
     from helpers.config import InputError
 
