@@ -73,7 +73,7 @@ def read_raster(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of bombs: check_size is the limit; of damage: an error follows, or none
         try:
-            image, data = _repaired(data)
+            image, data = repaired(data)
         except UnidentifiedImageError:
             raise InputError(_unknown(data)) from None
         several = getattr(image, "is_animated", False) and image.format != "MPO"  # phones hide further pictures in JPEG
@@ -83,14 +83,14 @@ def read_raster(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.asarray(upright), ("only the first of several pictures was read",) if several else ()
 
 
-def _repaired(data: bytes) -> tuple[Image.Image, bytes]:
+def repaired(data: bytes) -> tuple[Image.Image, bytes]:
     """The image and its bytes, without what precedes a JPEG or PNG, and without what stops Pillow besides pixels."""
     try:
         return _load(data), data
     except (OSError, SyntaxError, ValueError):  # UnidentifiedImageError is an OSError
         start = min((at for one in (_JPEG, _PNG) if (at := data[:_STRAY].find(one)) > 0), default=0)
         if start and not data.startswith(_KNOWN) and not _kind(data):
-            return _repaired(data[start:])
+            return repaired(data[start:])
         if data.startswith(_PNG) and len(pixels := _pixel_chunks(data)) < len(data):
             return _load(pixels), pixels
         if not data.startswith(_JPEG):

@@ -31,7 +31,7 @@ from pydicom.uid import (
 
 from helpers import greys, header, luts
 from helpers.config import InputError
-from helpers.decode import MOST_PIXELS, check_scans, check_size
+from helpers.decode import MOST_PIXELS, check_scans, check_size, repaired
 from helpers.header import Layout, items, number, text
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages repeat what stands in the header
@@ -131,8 +131,10 @@ def _pixels(dicom: pydicom.Dataset, syntax: UID, notes: list[str]) -> np.ndarray
         if packed:
             data = get_frame(data, 0, number_of_frames=int(frames) if frames > 1 else 1)
         layout, decoder = _check_frame(data, layout, syntax, notes)
-        if decoder == JPEGBaseline8Bit and layout.photometric.startswith("YBR"):  # as any JPEG: it says it itself
-            return np.asarray(Image.open(io.BytesIO(data), formats=("JPEG",)).convert("L"))
+        if decoder == JPEGBaseline8Bit and layout.photometric != "RGB":  # as any JPEG: it says itself what it is
+            frame = np.asarray(repaired(data)[0].convert("L"))
+            grey = layout._replace(allocated=8, stored=8, high=7, signed=False)
+            return frame if layout.samples == 3 else luts.to_grey(dicom, frame, grey, False, notes)
         data = encapsulate([data])
     else:
         needed = math.ceil(layout.rows * layout.columns * layout.samples * layout.allocated / 8)
@@ -167,7 +169,7 @@ def _check_frame(frame: bytes, layout: Layout, syntax: UID, notes: list[str]) ->
     elif frame.startswith(b"\xff\xd8"):
         *found, decoder = _jpeg_header(frame) or (None, None)
         check_scans(frame, layout.rows * layout.columns)
-    elif syntax == RLELossless:  # has no size of its own
+    elif syntax == RLELossless or frame[1:8] == b"\0\0\0\x40\0\0\0":  # has no size of its own
         return layout, RLELossless
     else:
         found, decoder = None, UID("")
@@ -229,11 +231,13 @@ def _decode(dicom: pydicom.Dataset, data: bytes, layout: Layout, decoder: UID, s
     try:
         return pixel_array(part, index=0, raw=raw, decoding_plugin=plugin, correct_unused_bits=False)
     except (RuntimeError, NotImplementedError):  # no decoder, or none that manages
-        raise InputError(f"stores its pixels in a way{_named(syntax)} that cannot be decoded here.") from None
+        raise InputError(
+            f"stores its pixels in a way{_named(syntax)} that cannot be decoded here, or damaged."
+        ) from None
 
 
 def _from_palette(dicom: pydicom.Dataset, frame: np.ndarray, layout: Layout) -> np.ndarray:
-    if "RedPaletteColorLookupTableDescriptor" not in dicom:
+    if not all(f"{colour}PaletteColorLookupTableData" in dicom for colour in ("Red", "Green", "Blue")):
         raise InputError("cannot be read as an image: its DICOM header lacks the colours of its palette.")
     colours = apply_color_lut(np.arange(2 ** min(layout.stored, 16), dtype="u2"), dicom)
     grey = greys.to_uint8(greys.luminance(colours) / (255 if colours.max() <= 255 else 65535))
@@ -244,7 +248,7 @@ def _from_colour(frame: np.ndarray, layout: Layout) -> np.ndarray:
     """The luminance of a frame (rows, columns, 3), whatever the header calls its colours."""
     some = greys.sample(frame).astype(np.float64)
     chroma, middle = some[..., 1:], 2.0 ** (layout.stored - 1)
-    brightness = layout.photometric.startswith("YBR") or (
+    brightness = layout.photometric in ("YBR_FULL", "YBR_PARTIAL_422") or (
         abs(chroma.mean() - middle) < middle / 32 and chroma.std() < middle / 32 < some[..., 0].std()
     )  # YBR that is called RGB
 

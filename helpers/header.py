@@ -130,6 +130,8 @@ def layout(dicom: pydicom.Dataset, notes: list[str]) -> Layout:
         raise InputError("cannot be read as an image: its DICOM header lacks the number of rows or columns.")
     photometric = text(dicom, "PhotometricInterpretation").replace(" ", "_")
     samples = whole("SamplesPerPixel", 3 if photometric in _COLOURS else 1)
+    if samples not in (1, 3):
+        raise InputError(f"has {samples} values a pixel; only grey and colours of three are read.")
     grey = re.match("MONOCHROME_*([12])", photometric)
     if grey and samples == 1:
         photometric = f"MONOCHROME{grey[1]}"
@@ -139,10 +141,10 @@ def layout(dicom: pydicom.Dataset, notes: list[str]) -> Layout:
         notes.append(PHOTOMETRIC)
         photometric = "RGB" if samples == 3 else "MONOCHROME2"
     stored = whole("BitsStored", 0) or whole("HighBit", -1) + 1
-    allocated = whole("BitsAllocated", 0) or 8 * math.ceil(stored / 8)
+    allocated = max(whole("BitsAllocated", 0), 8 * math.ceil(stored / 8) if stored > 1 else 0)
     if not allocated:
         raise InputError("cannot be read as an image: its DICOM header does not say how many bits a pixel has.")
-    stored = min(stored, allocated) if stored > 0 else allocated
+    stored = stored if stored > 0 else allocated
     high = whole("HighBit", stored - 1)
     high = high if stored - 1 <= high < allocated else stored - 1
     signed = whole("PixelRepresentation", 0) == 1
