@@ -1,9 +1,21 @@
-"""What the notebooks share: one module per job, each importing only from those before it in this list.
+"""What the notebooks share: a wing per step of the story. Each imports only from those above it in this list.
 
-storage, config, decode, images, anatomy, phantom, dataset, guard, batches, model, activations, epochs, training,
-metrics, intervals, evaluation, published, explain, plots, predict, answer, upload, app: the analysis and its page.
-markup, sources, provenance, report, kernel, plan, run: the runner and its pages. compare, publish, serve, download: a
-command each.
+storage     files that are written whole or not at all, and their fingerprints
+config      settings, profiles, recipes
+images      from bytes to pixels: JPEG, PNG, DICOM; the array of all images
+phantom     the embedded default dataset, drawn by code
+dataset     the dataset folder: manifest, audit, split by patient, download
+model       the classifier: build and freeze it; the model folder; the out-of-distribution check
+training    augmentation, input pipeline, cached features, resumable fit, the two stages
+evaluation  metrics, intervals, calibration, decisions, published results
+explain     heatmaps and their scores
+plots       figures
+predict     from bytes to a decision with a saved model, and its command
+page        the prediction page and its server
+run         the runner: papermill, plan, state, report, compare, publish
+
+A wing's public names are those of its package: `from helpers import images`, then `images.read_image(path)`.
+Commands: python -m helpers.run, helpers.predict, helpers.compare, helpers.serve, helpers.download, helpers.publish.
 """
 
 import os

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from helpers import evaluation, metrics
+from helpers import evaluation
 
 COLOURS = {"NORMAL": "#3b76af", "PNEUMONIA": "#c2571a"}
 SPLIT_COLOURS = {"train": "#5b5b5b", "validation": "#2a9d8f", "test": "#8d4aa8"}
@@ -154,7 +154,7 @@ def reliability_diagram(predictions: pd.DataFrame) -> None:
     for name in ("validation", "test"):
         part = predictions[predictions["split"] == name]
         if len(part):
-            bins = metrics.reliability(part["label"] == "PNEUMONIA", part["probability"])
+            bins = evaluation.reliability(part["label"] == "PNEUMONIA", part["probability"])
             bins = bins[bins["n"] > 0]
             axis.plot(
                 bins["mean_probability"], bins["observed"], "-", color=SPLIT_COLOURS[name], alpha=0.5, linewidth=1

@@ -30,7 +30,7 @@ import pandas as pd
 from PIL import Image
 from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-from helpers import activations, batches, config, guard, model, phantom, predict, training
+from helpers import config, model, phantom, predict, training
 
 Row = tuple[str, float, float, str, str]  # what, ours, theirs, what is asked for, note
 
@@ -59,7 +59,9 @@ def stages(settings: config.Settings, images: np.ndarray, folder: Path) -> Itera
     weights, targets = np.ones(len(images), np.float32), labels.astype(np.float32)[:, None]
     classifier = model.add_head(model.build_backbone(settings), settings)
     start = time.perf_counter()
-    both = activations.build(classifier, images, {"train": rows, "validation": rows[:8]}, settings, folder, "bench")
+    both = training.features.build(
+        classifier, images, {"train": rows, "validation": rows[:8]}, settings, folder, "bench"
+    )
     building = time.perf_counter() - start
     parts = (
         ("epoch, backbone frozen: plain / cached", 0, both[0], ">= 20"),
@@ -70,15 +72,15 @@ def stages(settings: config.Settings, images: np.ndarray, folder: Path) -> Itera
         training.compile_model(classifier, 1e-5, settings)
         plain = fastest(
             lambda: classifier.fit(
-                batches.training_batches(images, rows, labels, weights, settings, 1), shuffle=False, verbose=0
+                training.training_batches(images, rows, labels, weights, settings, 1), shuffle=False, verbose=0
             ),
             repeats=1,
         )
-        network = activations.tail(classifier, unfrozen)
+        network = training.tail(classifier, unfrozen)
         training.compile_model(network, 1e-5, settings)
         cached = fastest(
             lambda network=network, cache=cache: network.fit(
-                activations.cached_batches(cache.train[0], rows, settings.batch_size, targets, weights),
+                training.cached_batches(cache.train[0], rows, settings.batch_size, targets, weights),
                 shuffle=False,
                 verbose=0,
             )
@@ -107,7 +109,7 @@ def pipeline(settings: config.Settings, images: np.ndarray, folder: Path) -> Ite
     alike = config.make_settings(overrides=same, base=settings)
 
     def ours(chosen: config.Settings, count: int):
-        return batches.training_batches(images, rows[:count], labels[:count], weights[:count], chosen, 1)
+        return training.training_batches(images, rows[:count], labels[:count], weights[:count], chosen, 1)
 
     epochs = (lambda: [next(flow) for _ in range(len(flow))], lambda: [0 for _ in ours(alike, len(rows))])
     theirs, mine = in_turns(epochs, 6)
@@ -128,7 +130,7 @@ def one_image(settings: config.Settings, images: np.ndarray) -> Iterator[Row]:
     """A prediction from JPEG bytes, and one with a heatmap, against the bare call of the model, warm."""
     classifier = model.add_head(model.build_backbone(settings), settings)
     card = {"threshold": 0.5, "calibration": {"slope": 1.0, "intercept": 0.0}}
-    predictor = predict.Predictor(classifier, card, guard.fit(images, images))
+    predictor = predict.Predictor(classifier, card, model.guard.fit(images, images))
     film, _ = phantom.draw(np.random.default_rng(0), "bacteria")
     buffer = io.BytesIO()
     Image.fromarray(film).save(buffer, "JPEG")

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from helpers import dataset, images, model
-from helpers import guard as guards
 from tests import strangers
 
 
@@ -23,7 +22,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     given = parser.parse_args()
     size = model.read_card(Path(given.model))["input_size"][0]
-    guard, root = guards.load(Path(given.model)), Path(given.data)
+    guard, root = model.guard.load(Path(given.model)), Path(given.data)
     paths = sorted(path for path, split, _ in dataset.image_files(root) if split == "test")
     films = np.stack([images.resize(images.read_image(root / path), size) for path in paths])
     sets = {"test images": films, "top and bottom swapped": films[:, ::-1], "left and right, too": films[:, ::-1, ::-1]}

@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from helpers import batches, dataset, images, model, training
+from helpers import dataset, images, model, training
 
 
 def harder(pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -88,7 +88,7 @@ def main() -> None:
         joined, labels = np.concatenate([logits[name] for name in sets]), np.tile(truth, len(sets))
         column = {"AUC, all": roc_auc_score(labels, joined)}
         for name, y, z in (("plain", truth, logits["plain"]), ("all", labels, joined)):
-            weights = batches.sample_weights(y.astype(int))
+            weights = training.sample_weights(y.astype(int))
             fitted = LogisticRegression(C=1e3).fit(z[:, None], y, weights).predict_proba(z[:, None])[:, 1]
             column[f"loss, {name}"] = log_loss(y, fitted, sample_weight=weights)
         column["specificity, all"] = (joined[~labels] < np.quantile(joined[labels], 0.03)).mean()

@@ -1,0 +1,123 @@
+"""The one path from bytes to pixels, used in training, evaluation, the widget and the command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from helpers import storage
+from helpers.config import InputError
+from helpers.images import decode, dicom
+
+MOST_BYTES = 500_000_000  # of a file: twice what the largest picture takes as it is
+
+
+class Decoded(NamedTuple):
+    """A radiograph, and what its file says that makes a prediction doubtful."""
+
+    pixels: np.ndarray  # uint8 (height, width), 0 black (air) to 255 white (bone)
+    notes: tuple[str, ...]
+    age: float | None = None  # years, where the file says it
+
+
+def read_image(source: str | Path | bytes) -> np.ndarray:
+    """The pixels of `read`: uint8 (height, width), 0 black (air) to 255 white (bone)."""
+    return read(source).pixels
+
+
+def read(source: str | Path | bytes) -> Decoded:
+    """Decode a radiograph from a path or from bytes.
+
+    JPEG, PNG, WebP, BMP, TIFF and GIF in any colour mode and depth, and DICOM, recognised by content. Orientation in
+    EXIF is applied, transparency is laid on black, the first of several frames is taken, and of more than 8 bits the
+    range decides that the values use; DICOM's rescale, VOI LUT or window and MONOCHROME1 are applied. Of a DICOM header
+    nothing that could name a patient is kept or repeated, but the age in years.
+
+    Raises InputError, naming the file, where the bytes cannot be read as an image.
+    """
+    name = "the image" if isinstance(source, bytes) else str(source)
+    try:
+        data = source if isinstance(source, bytes) else file_bytes(Path(source))
+    except OSError as error:
+        raise InputError(f"{name} cannot be opened: {error.strerror or error}.") from error
+    if not data:
+        raise InputError(f"{name} is empty (0 bytes).")
+    read_as = dicom.read_dicom if dicom.looks_like_dicom(data[:144]) else decode.read_raster
+    try:
+        decoded = Decoded(*read_as(data))
+    except InputError as error:
+        raise InputError(f"{name} {error}") from error
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
+        how = "truncated, the file ends early" if "truncated" in str(error) else "damaged"
+        raise InputError(f"{name} cannot be read as an image: it is {how}.") from error
+    return decoded._replace(pixels=np.ascontiguousarray(decoded.pixels))
+
+
+def looks_like_dicom(path: str | Path) -> bool:
+    """Whether a file begins as DICOM does, whatever its name; False where it cannot be opened."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe may never end
+            return False
+        with Path(path).open("rb") as file:
+            return dicom.looks_like_dicom(file.read(144))
+    except OSError:
+        return False
+
+
+def file_bytes(file: Path) -> bytes:
+    """The bytes of a file; OSError where it cannot be opened, is none (pipes may never end) or too large."""
+    state = file.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, pipe or device")
+    if state.st_size > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has {state.st_size / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are read")
+    return file.read_bytes()
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Stretch uint8 (height, width) to uint8 (size, size), antialiased bilinear; the aspect ratio is not kept.
+
+    Aspect ratio differs by class in the public dataset, so keeping it would hand the model a shortcut.
+    """
+    if image.shape == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def new_array(file: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped .npy to fill, its room reserved: where the disk is full, writing to mapped memory is fatal."""
+    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # Linux
+        with file.open("rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, array.offset + array.nbytes)
+    return array
+
+
+def build_cache(root: Path, paths: list[str], size: int, file: Path) -> np.ndarray:
+    """Read and resize `paths` (relative to `root`) once into `file`, a .npy of uint8 (len(paths), size, size).
+
+    Written aside and renamed when complete. Returns it memory-mapped, read-only.
+    """
+    aside = file.with_name(file.name + ".part")
+    cache = new_array(aside, np.uint8, (len(paths), size, size))
+    with ThreadPoolExecutor(4) as pool:
+        pixels = pool.map(lambda path: resize(read_image(root / path), size), paths)
+        for row, image in enumerate(tqdm(pixels, total=len(paths), desc="images.npy", mininterval=1)):
+            cache[row] = image
+    cache.flush()
+    del cache
+    storage.put(aside, file)
+    return load_cache(file)
+
+
+def load_cache(file: Path) -> np.ndarray:
+    """The cached images, uint8 (n, size, size), memory-mapped and read-only."""
+    return np.load(file, mmap_mode="r")

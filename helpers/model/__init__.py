@@ -1,0 +1,6 @@
+"""The classifier: build and freeze it; save, load and describe it; know what it was not made for."""
+
+from helpers.model import guard
+from helpers.model.build import add_head, backbone_layers, build_backbone, freeze, layers_table, logit_model
+from helpers.model.build import parameter_counts, parts_table, set_precision, small_cnn, weight_change, weights_sha256
+from helpers.model.folder import FORMAT, copy, load, make_card, read_card, save, write_card

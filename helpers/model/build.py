@@ -1,0 +1,197 @@
+"""Build and freeze the classifier: a Keras backbone under a small head, as one flat graph."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import layers
+
+from helpers.config import InputError, Settings
+
+_IMAGENET_MEAN, _IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+_HEAD = ("pooling", "dense", "dropout", "logit", "probability")
+
+
+def small_cnn(
+    include_top: bool = False, weights: str | None = None, input_tensor=None, input_shape=None
+) -> keras.Model:
+    """A small convolutional network for the phantoms, called like those of keras.applications (0.2 M weights)."""
+    start = x = layers.Input(input_shape) if input_tensor is None else input_tensor
+    for block, (filters, stride) in enumerate(((16, 2), (32, 2), (64, 2), (96, 1)), start=1):
+        for part, step in (("a", stride), ("b", 1)):
+            x = layers.Conv2D(filters, 3, step, "same", use_bias=False, name=f"block{block}{part}")(x)
+            x = layers.BatchNormalization(momentum=0.9, name=f"block{block}{part}_bn")(x)
+            x = layers.ReLU(name=f"block{block}{part}_relu")(x)
+    inputs = start if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    network = keras.Model(inputs, x, name="small_cnn")
+    if weights:
+        network.load_weights(weights)
+    return network
+
+
+def xception_short(**given) -> keras.Model:
+    """Xception's first five of fourteen blocks, called like it, and with its weights (2.7 M)."""
+    whole = keras.applications.Xception(**given)
+    return keras.Model(whole.inputs, whole.get_layer("block6_sepconv1_act").input, name="xception_short")
+
+
+# name -> (constructor, what its preprocess_input does: pixel * scale + offset, channels red, green, blue)
+_BACKBONES: dict[str, tuple[Callable, object, object]] = {
+    # ResNet50 wants blue, green, red with ImageNet's mean taken off; the three channels of a radiograph are equal
+    "ResNet50": (keras.applications.ResNet50, 1.0, [-103.939, -116.779, -123.68]),
+    "DenseNet121": (
+        keras.applications.DenseNet121,
+        list(1 / (255 * _IMAGENET_STD)),
+        list(-_IMAGENET_MEAN / _IMAGENET_STD),
+    ),
+    "EfficientNetV2B0": (keras.applications.EfficientNetV2B0, 1.0, 0.0),  # scales inside
+    "MobileNetV3Large": (keras.applications.MobileNetV3Large, 1.0, 0.0),  # scales inside
+    "Xception": (keras.applications.Xception, 1 / 127.5, -1.0),
+    "XceptionShort": (xception_short, 1 / 127.5, -1.0),
+    "SmallCNN": (small_cnn, 1 / 127.5, -1.0),
+}
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _pretrained(settings: Settings) -> keras.Model | None:
+    """The plain backbone with the weights that `settings` asks for, or None for a random start."""
+    constructor, weights = _BACKBONES[settings.backbone][0], settings.weights
+    shape = (None, None, 3)  # the weights are those of any size, and some constructors refuse small ones
+    if weights in ("none", "phantoms"):
+        return None
+    if weights == "imagenet":
+        try:
+            return constructor(include_top=False, weights="imagenet", input_shape=shape)
+        except Exception as error:  # keras' downloader raises a plain Exception
+            raise InputError(
+                f"the ImageNet weights of {settings.backbone} are not on this machine and could not be downloaded "
+                f"({first_line(error)}): go online once, or give a file with weights=PATH.weights.h5, or "
+                "start from nothing with weights=none."
+            ) from error
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise InputError(f"setting weights={weights} is neither imagenet, none, phantoms nor a file that exists.")
+    try:
+        return constructor(include_top=False, weights=str(file), input_shape=shape)
+    except Exception as error:  # h5py and keras raise several kinds
+        raise InputError(f"{file} does not hold weights of {settings.backbone}: {first_line(error)}") from error
+
+
+def build_backbone(settings: Settings) -> keras.Model:
+    """The backbone with its preprocessing inside: raw grey pixels (size, size, 1), 0-255, to feature maps.
+
+    One flat graph, so that Grad-CAM can reach every layer. Raises InputError where weights cannot be had.
+    """
+    size = settings.image_size
+    constructor, scale, offset = _BACKBONES[settings.backbone]
+    plain = _pretrained(settings)
+    pixels = layers.Input((size, size, 1), name="pixels")
+    x = layers.Concatenate(name="grey_to_three")([pixels] * 3)
+    x = layers.Rescaling(scale, offset, name="preprocessing")(x)
+    backbone = constructor(include_top=False, weights=None, input_tensor=x)
+    if plain is not None:
+        backbone.set_weights(plain.get_weights())
+    return backbone
+
+
+def add_head(backbone: keras.Model, settings: Settings) -> keras.Model:
+    """Global average pooling, Dense, Dropout and one sigmoid on top of `backbone`: P(pneumonia), (n, 1).
+
+    Its first weights depend on the setting `seed` alone: not on what was drawn before, more in a resumed run.
+    """
+    first, second = (keras.initializers.GlorotUniform(2 * settings.seed + i) for i in range(2))
+    x = layers.GlobalAveragePooling2D(name="pooling")(backbone.output)
+    x = layers.Dense(settings.dense_units, activation="relu", kernel_initializer=first, name="dense")(x)
+    x = layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(x)
+    x = layers.Dense(1, kernel_initializer=second, name="logit")(x)
+    x = layers.Activation("sigmoid", name="probability")(x)
+    return keras.Model(backbone.inputs[0], x, name=settings.backbone)
+
+
+def logit_model(classifier: keras.Model) -> keras.Model:
+    """`classifier` without its last sigmoid: pixels to logits (n, 1), which do not saturate."""
+    return keras.Model(classifier.inputs[0], classifier.get_layer("logit").output)
+
+
+def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers between the preprocessing and the head, in order."""
+    start = model.layers.index(model.get_layer("preprocessing"))
+    return [layer for layer in model.layers[start + 1 :] if layer.name not in _HEAD]
+
+
+def freeze(model: keras.Model, unfrozen: int = 0) -> None:
+    """Let the head and the last `unfrozen` layers of the backbone learn (-1: all); batch normalisation never does.
+
+    A frozen BatchNormalization also runs in inference mode in Keras, so its statistics stay as they were. Compile
+    afterwards.
+    """
+    inside = backbone_layers(model)
+    for position, layer in enumerate(inside):
+        last = unfrozen < 0 or position >= len(inside) - unfrozen
+        layer.trainable = last and not isinstance(layer, layers.BatchNormalization)
+
+
+def set_precision(classifier: keras.Model, policy: str) -> None:
+    """Let the backbone compute as `policy` says: "float32", "mixed_float16" or "mixed_bfloat16". Compile afterwards.
+
+    Weights stay float32, and so does what the preprocessing and the head compute.
+    """
+    for layer in backbone_layers(classifier):
+        layer.dtype_policy = policy
+
+
+def parameter_counts(model: keras.Model) -> dict[str, int]:
+    """Number of weights: trainable, frozen, total."""
+    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    total = model.count_params()
+    return {"trainable": trainable, "frozen": total - trainable, "total": total}
+
+
+def parts_table(classifier: keras.Model) -> pd.DataFrame:
+    """The model in a few rows: part, layers, output shape, trainable and frozen weights."""
+    groups = {"input and preprocessing": [], f"backbone ({classifier.name})": backbone_layers(classifier), "head": []}
+    for layer in classifier.layers:
+        if layer not in groups[f"backbone ({classifier.name})"]:
+            groups["head" if layer.name in _HEAD else "input and preprocessing"].append(layer)
+    rows = []
+    for part, members in groups.items():
+        trainable = sum(int(np.prod(w.shape)) for layer in members for w in layer.trainable_weights)
+        total = sum(layer.count_params() for layer in members)
+        rows.append((part, len(members), str(members[-1].output.shape[1:]), trainable, total - trainable))
+    return pd.DataFrame(rows, columns=["part", "layers", "output", "trainable", "frozen"]).set_index("part")
+
+
+def layers_table(members: list[keras.layers.Layer]) -> pd.DataFrame:
+    """Name, type, number of weights and whether they learn ("yes", "no"; "–" where there are none), of some layers."""
+    rows = []
+    for layer in members:
+        learns = ("yes" if layer.trainable else "no") if layer.weights else "–"
+        rows.append((layer.name, type(layer).__name__, layer.count_params(), learns))
+    return pd.DataFrame(rows, columns=["layer", "type", "weights", "learns"]).set_index("layer")
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """Fingerprint of a model's weights as they are, whatever file they came from."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def weight_change(before: keras.Model, after: keras.Model) -> pd.DataFrame:
+    """How far each layer that has weights moved between two models of one architecture: |after - before| / |before|."""
+    rows = []
+    for old, new in zip(before.layers, after.layers, strict=True):
+        if old.weights:
+            a, b = (np.concatenate([np.ravel(w) for w in layer.get_weights()]) for layer in (old, new))
+            rows.append((old.name, float(np.linalg.norm(b - a) / max(np.linalg.norm(a), 1e-12))))
+    return pd.DataFrame(rows, columns=["layer", "relative change"]).set_index("layer")

@@ -1,0 +1,106 @@
+"""The model folder: model.keras and the card model.json beside it, with the checksums that tie them together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+
+from helpers import config, storage
+from helpers.config import InputError, Settings
+from helpers.model import guard
+from helpers.model.build import first_line
+
+FORMAT = 1
+
+
+def save(model: keras.Model, folder: Path, card: dict) -> None:
+    """Write `folder`/model.keras (no optimizer) and model.json: `card` with the format, input size and checksum."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / "part.keras"
+    keras.Model(model.inputs[0], model.output, name=model.name).save(aside)  # not compiled: without the optimizer
+    storage.put(aside, folder / "model.keras")
+    (folder / guard.FILE).unlink(missing_ok=True)  # an older model's: notebook 05 makes one for this model
+    write_card(folder, card | {"input_size": list(model.input_shape[1:])})
+
+
+def write_card(folder: Path, card: dict) -> None:
+    """Write model.json beside model.keras, with the current format and the checksums of the files beside it."""
+    sums = {"sha256": storage.sha256(folder / "model.keras")}
+    if (folder / guard.FILE).is_file():
+        sums["guard_sha256"] = storage.sha256(folder / guard.FILE)
+    given = {name: value for name, value in card.items() if name != "guard_sha256"}
+    storage.write_json(folder / "model.json", given | {"format": FORMAT} | sums)
+
+
+def read_card(folder: Path) -> dict:
+    """model.json of a model folder; InputError where it is missing, damaged, newer than this code, or does not fit."""
+    card_file, model_file = folder / "model.json", folder / "model.keras"
+    if not (card_file.is_file() and model_file.is_file()):
+        raise InputError(f"{folder} is not a model folder: it needs model.keras and model.json.")
+    try:
+        card = json.loads(card_file.read_text(encoding="utf-8"))
+        number, digest = int(card["format"]), card["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{card_file} is damaged: {error!r}.") from error
+    if number > FORMAT:
+        raise InputError(f"{card_file} has format {number}; this code reads up to {FORMAT}: update it.")
+    for file, wanted in ((model_file, digest), (folder / guard.FILE, card.get("guard_sha256"))):
+        if wanted and not (file.is_file() and storage.sha256(file) == wanted):
+            raise InputError(f"{file} does not fit the checksum in model.json: one of them was changed or damaged.")
+    size, calibration = card.get("input_size"), card.get("calibration")
+    if not isinstance(size, list) or (card.get("threshold") is not None and not isinstance(calibration, dict)):
+        raise InputError(f"{card_file} is damaged: it needs input_size, a list, and with a threshold a calibration.")
+    return card
+
+
+def load(folder: Path) -> tuple[keras.Model, dict]:
+    """The model and its card; runs no code from the file (Keras' safe mode). InputError as `read_card`, or for code."""
+    card = read_card(folder)
+    try:
+        return keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True), card
+    except Exception as error:  # zipfile, h5py and keras raise several kinds
+        raise InputError(f"{folder / 'model.keras'} cannot be loaded: {first_line(error)}") from error
+
+
+def make_card(settings: Settings, fingerprint: str, public: bool) -> dict:
+    """What model.json says of a model that has no threshold yet; notebook 05 fills the rest.
+
+    `fingerprint` of the dataset it was trained on; `public`: whether that is the public one, as far as names tell.
+    """
+    return {
+        "labels": list(config.LABELS),
+        "backbone": settings.backbone,
+        "weights_origin": config.weights_origin(settings),
+        "dataset_fingerprint": fingerprint,
+        "phantoms": settings.phantoms > 0,
+        "public": public,
+        "versions": config.versions(),
+        "threshold": None,
+        "threshold_policy": None,
+        "calibration": None,
+        "uncertain": None,
+        "certain": None,
+        "operating_points": None,
+        "metrics": None,
+    }
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a model folder, refusing one that does not hold together; each file is put in place whole, the card last."""
+    card = read_card(source)
+    if source.resolve() == target.resolve():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    names = ("model.keras", *([guard.FILE] if "guard_sha256" in card else []), "model.json")
+    try:
+        for name in names:
+            shutil.copyfile(source / name, target / f"{name}.part")
+        (target / guard.FILE).unlink(missing_ok=True)
+        for name in names:
+            storage.put(target / f"{name}.part", target / name)
+    finally:
+        for name in names:
+            (target / f"{name}.part").unlink(missing_ok=True)

@@ -1,0 +1,166 @@
+"""The embedded dataset: phantoms drawn by code in the public layout, and a set to pretrain on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from helpers import config, images, storage
+from helpers.phantom.anatomy import FINDINGS, ZONES, draw, film, make_patient
+
+__all__ = [
+    "FINDINGS",
+    "RECIPE",
+    "VERSION",
+    "ZONES",
+    "draw",
+    "make_patient",
+    "mask_path",
+    "masks",
+    "pretraining_set",
+    "write_dataset",
+]
+
+RECIPE = "phantoms.json"  # in the root of a dataset that was drawn
+VERSION = 2  # of the drawing and of the plan: datasets of another version are drawn anew
+
+
+def _plan(patients: int, seed: int) -> tuple[list, list]:
+    """[(index, finding, [image paths])] for every patient, and [(path, path of its exact copy)]."""
+    rng = np.random.default_rng([seed, 0, 2])
+    tested = max(5, round(patients / 4))
+    plan, copies, healthy, named = [], [], 0, set()
+    for split, count in (("test", tested), ("train", patients - tested)):
+        ill = round(0.55 * count)
+        viral = max(1, round(ill / 3))
+        findings = rng.permutation(["virus"] * viral + ["bacteria"] * (ill - viral) + ["normal"] * (count - ill))
+        person, made, previous = 0, 0, ""
+        for finding in findings.tolist():
+            films = int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
+            if finding == "normal":
+                healthy += 1
+                stem = f"{split}/NORMAL/{'NORMAL2-' if rng.random() < 0.4 else ''}IM-{healthy:04d}-0001"
+                paths = [stem + ("" if k == 0 else f"-{k:04d}") + ".jpeg" for k in range(films)]
+            else:
+                # The public set numbers bacterial and viral patients apart, so that a number can be given twice.
+                person += not (finding == "virus" and previous == "bacteria" and rng.random() < 0.3)
+                previous = finding
+                while (person, finding) in named:
+                    person += 1
+                named.add((person, finding))
+                stem = f"{split}/PNEUMONIA/person{person}_{finding}_"
+                paths = [f"{stem}{made + k + 1}.jpeg" for k in range(films)]
+                made += films
+            plan.append((len(plan), finding, paths))
+    trained = [paths for _, finding, paths in plan if paths[0].startswith("train") and finding == "bacteria"]
+    for k in range(max(2, len(trained) // 25)):
+        source, other = rng.permutation(len(trained))[:2]
+        stem = trained[source if k % 2 else other][0].rpartition("_")[0]
+        copies.append((trained[source][0], f"{stem}_{made + 1 + k}.jpeg"))
+    return plan, copies
+
+
+def mask_path(root: Path, path: str) -> Path:
+    """The mask's file for an image's path below `root`, such as "test/PNEUMONIA/person1_virus_2.jpeg"."""
+    return (Path(root) / "masks" / path).with_suffix(".png")
+
+
+def masks(root: Path, paths: Iterable[str], size: int) -> np.ndarray:
+    """The true masks of the opacities in the images `paths` (relative to `root`), bool (n, size, size)."""
+    return np.stack([images.resize(images.read_image(mask_path(root, path)), size) > 127 for path in paths])
+
+
+def _write_patient(root: Path, seed: int, index: int, finding: str, paths: list[str]) -> None:
+    rng = np.random.default_rng([seed, index])
+    patient = make_patient(rng)
+    for path in paths:
+        grey, mask = draw(rng, finding, patient)
+        Image.fromarray(grey).save(root / path, quality=int(rng.integers(60, 96)))
+        if finding != "normal":
+            Image.fromarray(255 * mask.astype(np.uint8)).save(mask_path(root, path))
+
+
+def write_dataset(root: Path, patients: int, seed: int) -> None:
+    """Write the phantoms of `patients` (at least 20) children in the public dataset's layout.
+
+    `<root>/{train,test}/{NORMAL,PNEUMONIA}/*.jpeg`, one to three films a patient, the masks (0 or 255) in
+    `<root>/masks/<split>/PNEUMONIA/*.png`, and `<root>/phantoms.json`. Equal arguments give equal bytes. A quarter of
+    the patients is in test; 55% have pneumonia, two in three of them bacterial; train holds a few exact copies.
+    Draws into a folder beside `root` and renames it at the end; returns at once where that has been done before, and
+    replaces other phantoms. Raises ValueError for fewer patients, config.InputError for a folder of other things.
+    """
+    if patients < config.FEWEST_PHANTOMS:
+        raise ValueError(f"{patients} patients are too few for both classes and subtypes in each split")
+    root = Path(root)
+    recipe = {"version": VERSION, "patients": patients, "seed": seed}
+    _clear(root)
+    if _recipe(root) == recipe:
+        return
+    aside = root.with_name(f".{root.name}.{os.getpid()}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        plan, copies = _plan(patients, seed)
+        for split in ("train", "test"):
+            for folder in (f"{split}/NORMAL", f"{split}/PNEUMONIA", f"masks/{split}/PNEUMONIA"):
+                (aside / folder).mkdir(parents=True)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda row: _write_patient(aside, seed, *row), plan))
+        for source, copy in copies:
+            shutil.copyfile(aside / source, aside / copy)
+            shutil.copyfile(mask_path(aside, source), mask_path(aside, copy))
+        storage.write_json(aside / RECIPE, recipe)
+        if hasattr(os, "sync"):  # not on Windows
+            os.sync()  # a power cut must not leave a folder that is complete by name only
+        if _recipe(root) != recipe:  # else another process was faster
+            old = root.with_name(f".{root.name}.{os.getpid()}.old")
+            if root.exists():
+                root.rename(old)
+            aside.rename(root)
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _clear(root: Path) -> None:
+    """Remove what calls that were killed have left beside `root`."""
+    for left in root.parent.glob(f".{root.name}.*"):
+        *_, pid, kind = left.name.split(".")
+        if kind in ("part", "old") and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _recipe(root: Path) -> dict | None:
+    """What `write_dataset` recorded in `root`, None where nothing is; InputError where there is something else."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return None
+    try:
+        recorded = json.loads((root / RECIPE).read_text(encoding="utf-8"))
+        ours = {"version", "patients", "seed"} == set(recorded)
+    except (OSError, ValueError, TypeError):
+        ours = False
+    names = {"train", "test", "masks", RECIPE}
+    if not ours or any(entry.name not in names for entry in root.iterdir() if not entry.name.startswith(".")):
+        raise config.InputError(f"{root} holds something other than phantoms; move it away, or name another folder.")
+    return recorded
+
+
+def pretraining_set(count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Phantoms to pretrain on, never the dataset's: uint8 (count, size, size) and float32 (count, 6) of 0 and 1.
+
+    The targets say which of ZONES (thirds of the lung on the image's left and right) an opacity covers by more than
+    an eighth. Half of the films have none; most others a small consolidation anywhere.
+    """
+    films, targets = np.empty((count, size, size), np.uint8), np.empty((count, len(ZONES)), np.float32)
+    for k in range(count):
+        rng = np.random.default_rng([seed, k, 1])
+        finding = str(rng.choice(["normal", "focus", "virus", "bacteria"], p=[0.45, 0.35, 0.12, 0.08]))
+        films[k], _, targets[k] = film(rng, finding, None, size)
+    return films, targets

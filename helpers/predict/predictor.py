@@ -1,0 +1,118 @@
+"""From bytes to a decision with a saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from helpers import evaluation, explain, images, model
+from helpers.config import InputError
+
+UNCERTAIN = "uncertain: needs a reader"
+UPSIDE_DOWN = "seems to be upside down: do not trust the number, turn the image and try again"
+STRANGE = "does not look like what the model was made for ({}): do not trust the number"
+ALMOST_UNIFORM = "almost uniform image"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image."""
+
+    probability: float  # calibrated P(pneumonia), 0-1
+    label: str  # "PNEUMONIA" where probability >= threshold, else "NORMAL"
+    threshold: float
+    stranger: bool  # does not look like the images the model was made for, is upside down, or shows next to nothing
+    uncertain: bool  # within the model's band around the threshold, where a reader has to decide
+    warnings: tuple[str, ...]  # why the number may not mean much
+    pixels: np.ndarray  # uint8 (size, size): what the model saw
+
+
+class Predictor:
+    """A loaded model folder: model.keras, the threshold, calibration and band of its model.json, and its guard."""
+
+    def __init__(self, classifier: keras.Model, card: dict, door: model.guard.Guard | None = None):
+        self.classifier, self.card, self.guard = classifier, card, door
+        self._logits = model.logit_model(classifier)
+        self.size = int(classifier.input_shape[1])
+        self.threshold = float(card["threshold"])
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Predictor:
+        """Load a model folder; InputError where it is missing, damaged, too new, or has no threshold yet."""
+        folder = Path(folder)
+        classifier, card = model.load(folder)
+        if card.get("threshold") is None:
+            raise InputError(f"the model in {folder} has no threshold yet: run 05_evaluation first.")
+        return cls(classifier, card, model.guard.load(folder) if "guard_sha256" in card else None)
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Calibrated P(pneumonia), float64 (n,), of pixels (n, size, size), 0-255."""
+        logits = self._logits(keras.ops.convert_to_tensor(pixels[..., None], "float32"), training=False)
+        exact = keras.ops.convert_to_numpy(logits)[:, 0].astype(np.float64)
+        return evaluation.calibrate(exact, self.card["calibration"])
+
+    def predict(self, source: str | Path | bytes) -> Prediction:
+        """Predict one image from a path or its bytes; InputError where it cannot be read."""
+        return next(self.predict_decoded([images.read(source)]))
+
+    def predict_decoded(self, decoded: Iterable[images.Decoded]) -> Iterator[Prediction]:
+        """Predict what `images.read` returned, as one batch."""
+        decoded = list(decoded)
+        pixels = np.stack([images.resize(one.pixels, self.size) for one in decoded])
+        strange, inverted = self.guard.judge(pixels) if self.guard else np.zeros((2, len(pixels)), bool)
+        parts = zip(decoded, pixels, strange, inverted, self.probabilities(pixels), strict=True)
+        for one, seen, odd, turned, probability in parts:
+            label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
+            found = [*self._notes(one), *doubts(one.pixels)]
+            uniform = ALMOST_UNIFORM in found
+            uncertain = self.uncertain(probability) or uniform
+            if odd:
+                found.insert(0, UPSIDE_DOWN if turned else STRANGE.format(made_for(self.card)))
+            if uncertain:
+                found.append(UNCERTAIN)
+            stranger = bool(odd) or uniform
+            yield Prediction(float(probability), label, self.threshold, stranger, uncertain, tuple(found), seen)
+
+    def _notes(self, one: images.Decoded) -> Iterator[str]:
+        """What the file says against a prediction by this model; a patient's age, where the model is for children."""
+        yield from (note for note in one.notes if note != images.NOT_A_CHILD)
+        if one.age is not None and one.age >= 7 and for_children(self.card):
+            yield f"made for children of 1 to 5; this patient's age is {int(one.age)} years: do not trust the number"
+
+    def uncertain(self, probability: float) -> bool:
+        """Whether `probability` lies in the band that model.json names, from low to high."""
+        band = self.card.get("uncertain")
+        return bool(band and band[0] <= probability <= band[1])
+
+    def heatmap(self, prediction: Prediction, method: str = "Grad-CAM") -> np.ndarray:
+        """float32 (size, size), 0-1: what spoke for pneumonia. `method` is a key of explain.METHODS."""
+        return explain.heatmaps(self.classifier, prediction.pixels[None], method)[0]
+
+
+def made_for(card: dict) -> str:
+    """In words: what images the model of this card was trained on."""
+    if card.get("phantoms"):
+        return "phantoms drawn by code"
+    if for_children(card):
+        return "frontal chest X-rays of children aged 1 to 5, one hospital"
+    return "chest X-rays like those it was trained on"
+
+
+def for_children(card: dict) -> bool:
+    """Whether the model of this card was trained on the public dataset's children; older cards do not say, but were."""
+    return not card.get("phantoms") and card.get("public", True)
+
+
+def doubts(image: np.ndarray) -> Iterator[str]:
+    """Reasons to distrust a prediction on uint8 (height, width), in words."""
+    height, width = image.shape
+    if min(height, width) < 64:
+        yield f"very small image ({width} x {height} pixels)"
+    if not 0.4 < width / height < 3:
+        yield f"unusual shape for a chest X-ray ({width} x {height} pixels)"
+    if images.almost_uniform(image):
+        yield ALMOST_UNIFORM

@@ -1,0 +1,353 @@
+"""What is trained, on what and how: pre-training, the head, fine-tuning; and what validation says of it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from helpers import config, model, phantom, storage
+from helpers.config import InputError, Settings
+from helpers.training import augmentation, features
+from helpers.training.resumable import Validate, fit
+
+WARM_UP = 0.3  # share of an epoch in which the schedule of that name rises
+
+
+def set_up(settings: Settings) -> None:
+    """Seed Python, NumPy and TensorFlow; with the setting `deterministic`, operations repeat to the last bit.
+
+    Several GPUs share every batch.
+    """
+    keras.utils.set_random_seed(settings.seed)
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
+    if len(gpus) > 1:
+        tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(gpus))
+
+
+def precision(settings: Settings) -> str:
+    """Keras' name of what training computes in, by the setting `mixed_precision` and the hardware; weights are float32.
+
+    "mixed_float16" on GPUs, "mixed_bfloat16" on processors with instructions for it (elsewhere slower), else "float32".
+    """
+    if not settings.mixed_precision:
+        return "float32"
+    if tf.config.list_logical_devices("GPU"):
+        return "mixed_float16"
+    listed = Path("/proc/cpuinfo")  # Linux; there is no such list elsewhere
+    flags = listed.read_text(encoding="utf-8").split() if listed.exists() else []
+    return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+
+
+def compile_model(
+    classifier: keras.Model,
+    rate: float | LearningRateSchedule,
+    settings: Settings,
+    weight_decay: float = 0.0,
+    weight_average: float = 0.0,
+) -> None:
+    """Adam (with `weight_decay`: AdamW, Loshchilov and Hutter 2019) at `rate`, and binary cross-entropy.
+
+    With `weight_average`, the momentum of an exponential moving average of the weights, `fit` judges and keeps that
+    average. Call again after freezing or unfreezing.
+    """
+    averaging = {"use_ema": True, "ema_momentum": weight_average} if weight_average else {}
+    if weight_decay:
+        adam = keras.optimizers.AdamW(rate, weight_decay=weight_decay, **averaging)
+    else:
+        adam = keras.optimizers.Adam(rate, **averaging)
+    if precision(settings) == "mixed_float16":
+        adam = keras.optimizers.LossScaleOptimizer(adam)  # small gradients would vanish in float16
+    classifier.compile(
+        adam,
+        keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing),
+        jit_compile=False,
+    )
+
+
+def fine_tuning_rate(settings: Settings, images: int) -> float | LearningRateSchedule:
+    """The setting `fine_tuning_rate`, or its course over epochs of `images` images, by the setting rate_schedule.
+
+    "warm-up" rises from 0 over WARM_UP of the first epoch and stays, however many follow; "cosine" rises in the
+    first twentieth of all steps and then falls to 0 (Loshchilov and Hutter 2017, SGDR).
+    """
+    rate, epoch_steps = settings.fine_tuning_rate, -(-images // settings.batch_size)
+    if settings.rate_schedule == "constant":
+        return rate
+    if settings.rate_schedule == "warm-up":
+        steps, warm_up, lowest = epoch_steps, max(1, int(WARM_UP * epoch_steps)), 1.0  # of the highest: it never falls
+    else:
+        steps, lowest = settings.fine_tuning_epochs * epoch_steps, 0.0
+        warm_up = max(1, steps // 20)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warm_up), lowest, warmup_target=rate, warmup_steps=warm_up
+    )
+
+
+def predict_rows(network: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The network's output for `rows` of the image cache, float32 (n, outputs), in order."""
+    return network.predict(augmentation.viewed_batches(images, rows), verbose=0)
+
+
+def predict_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The classifier's logits for `rows` of the image cache, float64 (n,), in order."""
+    if not len(rows):
+        return np.empty(0)
+    return predict_rows(model.logit_model(classifier), images, rows)[:, 0].astype(np.float64)
+
+
+def hardened_batches(images: np.ndarray, rows: np.ndarray, settings: Settings) -> tf.data.Dataset:
+    """Batches of `rows` as they are, then under each of `validation_views` draws of the training augmentation.
+
+    View after view, each in the order of `rows`. Images of another collection differ from validation as augmented ones
+    do: in sharpness, greys, noise and geometry.
+    """
+    data = augmentation.viewed_batches(images, rows)
+    for view in range(settings.validation_views):
+        rng = np.random.default_rng([settings.seed, 1, view])
+        change = augmentation.draw_augmentation(settings, len(rows), rng)
+        data = data.concatenate(augmentation.viewed_batches(images, rows, change, settings))
+    return data
+
+
+def hardened_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray, settings: Settings) -> np.ndarray:
+    """Logits of `hardened_batches`, float64 (n * (1 + views),)."""
+    logits = model.logit_model(classifier).predict(hardened_batches(images, rows, settings), verbose=0)
+    return logits[:, 0].astype(np.float64)
+
+
+def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, weights: np.ndarray) -> Validate:
+    """Figures of a binary classifier on what `data()` gives: val_loss and val_auc.
+
+    val_loss is the weighted cross-entropy after calibration on the same images (slope and intercept of the logit),
+    since calibration follows anyway: training on smoothed labels and strongly augmented images shifts all
+    probabilities from epoch to epoch, which says nothing about how well they tell the classes apart. A ranking no
+    better than chance gets the loss of saying the same of every image. InputError where training has diverged.
+    """
+
+    def validate(network: keras.Model) -> dict[str, float]:
+        probability = np.clip(network.predict(data(), verbose=0)[:, 0].astype(np.float64), 1e-7, 1 - 1e-7)
+        if not np.isfinite(probability).all():
+            raise InputError("training diverged: the model answers NaN; train again with a lower rate.")
+        logit = np.log(probability / (1 - probability))[:, None]
+        calibration = LogisticRegression(C=1e3).fit(logit, labels, weights)
+        calibrated = calibration.predict_proba(logit)[:, 1]
+        if calibration.coef_[0, 0] <= 0:
+            calibrated = np.full(len(labels), np.average(labels, weights=weights))
+        return {
+            "val_loss": float(log_loss(labels, calibrated, sample_weight=weights)),
+            "val_auc": float(roc_auc_score(labels, probability)),
+        }
+
+    return validate
+
+
+def load_teacher(settings: Settings) -> keras.Model:
+    """The model of the setting `teacher`; InputError where it cannot teach a model with these settings."""
+    teacher, _ = model.load(Path(settings.teacher))
+    size, wanted = teacher.input_shape[1], settings.image_size
+    if size != wanted:
+        raise InputError(f"teacher={settings.teacher} sees {size} pixels, not {wanted}: set image_size={size}.")
+    model.set_precision(teacher, precision(settings))
+    return teacher
+
+
+def taught(data: tf.data.Dataset, teacher: keras.Model, batch_size: int) -> tf.data.Dataset:
+    """`data`, its targets half what they were and half what `teacher` says of the same augmented images.
+
+    Distillation (Hinton et al. 2015, Distilling the knowledge in a neural network) by a teacher that sees what its
+    student sees (Beyer et al. 2022, Knowledge distillation: a good teacher is patient and consistent).
+    """
+    said = teacher.predict(data.map(lambda pixels, targets, weights: pixels), verbose=0)
+    answers = tf.data.Dataset.from_tensor_slices(said).batch(batch_size)
+    return tf.data.Dataset.zip(data, answers).map(
+        lambda example, answer: (example[0], 0.5 * (example[1] + answer), example[2])
+    )
+
+
+class Part(NamedTuple):
+    """Train or validation: rows of the image cache, labels (0, 1) and weights of the loss."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+
+def training_parts(splits: pd.DataFrame, settings: Settings) -> dict[str, Part]:
+    """ "train" and "validation" of a run's splits."""
+    parts = {}
+    for name in ("train", "validation"):
+        rows = np.flatnonzero(splits["split"] == name)
+        labels = (splits["label"].to_numpy()[rows] == "PNEUMONIA").astype(np.int64)
+        weights = augmentation.sample_weights(labels) if settings.class_weights else np.ones(len(rows), np.float32)
+        parts[name] = Part(rows, labels, weights)
+    return parts
+
+
+def validation_figures(
+    classifier: keras.Model, images: np.ndarray, splits: pd.DataFrame, settings: Settings
+) -> dict[str, float]:
+    """val_loss and val_auc of a whole classifier on the validation images."""
+    part = training_parts(splits, settings)["validation"]
+    validate = binary_validation(lambda: augmentation.viewed_batches(images, part.rows), part.labels, part.weights)
+    return validate(classifier)
+
+
+def train_stage(
+    classifier: keras.Model, stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Settings, run: Path
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Train the head (`stage` "head", backbone frozen) or fine-tune (`stage` "fine_tuning", layers unfrozen).
+
+    With `cached_views`, the frozen layers run once per view and only the rest is trained on their activations; else,
+    and where no layer is frozen, every epoch goes through the whole network with new augmentation, and is judged on
+    `hardened_batches`. Checkpoints go to `run`/training/<stage>.
+    Returns the best model and the history, as `fit`.
+    """
+    head = stage == "head"
+    epochs = settings.head_epochs if head else settings.fine_tuning_epochs
+    unfrozen = 0 if head else settings.unfrozen_layers
+    first = 0 if head else settings.head_epochs  # each stage has its own epoch numbers: no order is drawn twice
+    key, folder = stage_key(stage, images, splits, settings), run / "training" / stage
+    if not head:
+        key = storage.fingerprint([key, model.weights_sha256(classifier)])  # another head, another training
+    train, validation = training_parts(splits, settings).values()
+    model.freeze(classifier, unfrozen)
+    model.set_precision(classifier, precision(settings))
+    if settings.cached_views and unfrozen >= 0:
+        network = features.tail(classifier, unfrozen)
+
+        @functools.cache
+        def cached() -> features.Activations:
+            rows = {"train": train.rows, "validation": validation.rows}
+            kept, cut_key = run / "training" / "activations", stage_key("cut", images, splits, settings)
+            return features.build(classifier, images, rows, settings, kept, cut_key)[not head]
+
+        def epoch_batches(epoch: int) -> tf.data.Dataset:
+            order = np.random.default_rng([settings.seed, first + epoch]).permutation(len(train.rows))
+            view = cached().train[(first + epoch) % settings.cached_views]
+            targets = train.labels.astype(np.float32)[:, None]
+            return features.cached_batches(view, order, settings.batch_size, targets, train.weights)
+
+        def held_out() -> tf.data.Dataset:
+            return features.cached_batches(cached().validation, np.arange(len(validation.rows)), 64)
+    else:
+        network = classifier
+        teacher = load_teacher(settings) if settings.teacher and not head else None
+        held_rows, views = validation.rows, 1 + settings.validation_views
+        validation = Part(*(np.tile(part, views) for part in validation))
+
+        def epoch_batches(epoch: int) -> tf.data.Dataset:
+            data = augmentation.training_batches(images, *train, settings, first + epoch)
+            return taught(data, teacher, settings.batch_size) if teacher else data
+
+        def held_out() -> tf.data.Dataset:
+            return hardened_batches(images, held_rows, settings)
+
+    if head:
+        compile_model(network, settings.head_rate, settings)
+    else:
+        rate = fine_tuning_rate(settings, len(train.rows))
+        compile_model(network, rate, settings, settings.weight_decay, settings.weight_average)
+    validate = binary_validation(held_out, validation.labels, validation.weights)
+    best, history = fit(
+        network, epoch_batches, validate, epochs, settings.patience, folder, key, [settings.seed, 2, first]
+    )
+    for layer in best.layers:
+        if layer.weights:
+            classifier.get_layer(layer.name).set_weights(layer.get_weights())
+    model.set_precision(classifier, "float32")
+    if not head:
+        shutil.rmtree(run / "training" / "activations", ignore_errors=True)  # gigabytes that nothing needs any more
+    return classifier, history
+
+
+# what pre-training depends on, and what the activations of frozen layers do
+_BOTH = ["seed", "image_size", "backbone", "mixed_precision", *config.AUGMENTATIONS]
+_PRETRAINING = [*_BOTH, "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
+_CUT = [*_BOTH, "validation_fraction", "weights", "cached_views", "unfrozen_layers"]
+
+
+def _pretraining_key(settings: Settings) -> str:
+    return storage.fingerprint([phantom.VERSION, *(getattr(settings, name) for name in _PRETRAINING)])
+
+
+def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Settings) -> str:
+    """Fingerprint of what "cut", "head" or "fine_tuning" depends on.
+
+    Settings, the pixels, which image is in which split, and the files of weights and of a teacher, by content. How
+    many epochs a stage itself may take is none of it, unless its rate depends on that: `fit` goes on for more. The
+    weights that fine-tuning begins with are added by `train_stage`.
+    """
+    last = "03" if stage == "head" else "04"
+    names = [name for name, field in config.FIELDS.items() if field.metadata["notebook"] <= last]
+    if stage == "cut":
+        names = _CUT
+    elif stage == "head":
+        names.remove("head_epochs")
+    elif settings.rate_schedule != "cosine":
+        names.remove("fine_tuning_epochs")
+    by_content = {"data", "teacher"} | ({"weights"} if settings.weights not in config.WEIGHTS else set())
+    chosen = config.not_neutral(settings, [name for name in names if name not in by_content])
+    if stage == "fine_tuning" and settings.rate_schedule == "warm-up":
+        chosen["warm-up"] = WARM_UP
+    contents = [hashlib.sha256(np.ascontiguousarray(images)).hexdigest()]
+    if settings.weights == "phantoms":
+        contents.append(_pretraining_key(settings))
+    elif Path(settings.weights).is_file():
+        contents.append(storage.sha256(Path(settings.weights)))
+    if settings.teacher and stage == "fine_tuning":
+        contents.append(model.read_card(Path(settings.teacher))["sha256"])
+    return storage.fingerprint([stage, chosen, contents, splits[["path", "split", "label"]].to_csv(index=False)])
+
+
+def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFrame:
+    """Train `backbone` in place on separate phantoms: in which of six lung zones is there an opacity?
+
+    Stands in for ImageNet where nothing can be downloaded. The last tenth validates. Returns the history.
+    """
+    images, targets = phantom.pretraining_set(settings.pretraining_phantoms, settings.image_size, settings.seed)
+    kept = max(1, len(images) // 10)
+    train, held_out = np.arange(len(images) - kept), np.arange(len(images) - kept, len(images))
+    x = keras.layers.GlobalAveragePooling2D()(backbone.output)
+    zones = keras.Model(backbone.input, keras.layers.Dense(targets.shape[1], activation="sigmoid")(x))
+    compile_model(zones, 1e-3, settings)
+
+    def validate(network: keras.Model) -> dict[str, float]:
+        probability = np.clip(predict_rows(network, images, held_out).astype(np.float64), 1e-7, 1 - 1e-7)
+        truth = targets[held_out]
+        return {"val_loss": float(-np.mean(truth * np.log(probability) + (1 - truth) * np.log1p(-probability)))}
+
+    def epoch_batches(epoch: int) -> tf.data.Dataset:
+        return augmentation.training_batches(
+            images, train, targets[train], np.ones(len(train), np.float32), settings, epoch
+        )
+
+    key, epochs = _pretraining_key(settings), settings.pretraining_epochs
+    folder = run / "training" / "pretraining"
+    best, history = fit(zones, epoch_batches, validate, epochs, epochs, folder, key, [settings.seed])
+    backbone.set_weights(best.get_weights()[: len(backbone.get_weights())])
+    return history
+
+
+def linear_probe(backbone: keras.Model, images: np.ndarray, splits: pd.DataFrame, settings: Settings) -> float:
+    """Validation AUC of a logistic regression on the backbone's pooled features: what its weights are worth as such."""
+    features = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
+    (rows, labels, _), (held_out, truth, _) = training_parts(splits, settings).values()
+    probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
+    probe.fit(predict_rows(features, images, rows), labels)
+    return float(roc_auc_score(truth, probe.decision_function(predict_rows(features, images, held_out))))

@@ -1,0 +1,564 @@
+"""The prediction page: samples, uploads, what it answers to files that are none, and its still picture."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import dataclasses
+import html
+import io
+import re
+import threading
+from concurrent.futures import Future
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from IPython.core.formatters import format_display_data
+from PIL import Image
+
+from helpers import config, images, model, phantom, predict
+from helpers.config import InputError, make_settings
+from helpers.page import app
+from helpers.page.answer import known, worth
+from tests.conftest import planted_film
+
+SICK, HEALTHY = planted_film((2, 20), 96), planted_film(None, 96)
+
+
+@pytest.fixture(scope="module")
+def predictor(planted_folder) -> predict.Predictor:
+    return predict.Predictor.load(planted_folder)
+
+
+@pytest.fixture
+def samples(tmp_path) -> dict:
+    Image.fromarray(HEALTHY).save(tmp_path / "healthy.png")
+    Image.fromarray(SICK).save(tmp_path / "sick.png")
+    return {"NORMAL 1": tmp_path / "healthy.png", "PNEUMONIA virus 1": tmp_path / "sick.png"}
+
+
+@pytest.fixture
+def page(predictor, samples) -> app.App:
+    return app.App(predictor, samples)
+
+
+def png(film: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(film).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def settled(page: app.App) -> app.App:
+    """The page when all that was asked of it is done."""
+    page.worker.submit(lambda: None).result(60)
+    return page
+
+
+def shown(page: app.App) -> str:
+    settled(page)
+    return page.answer.value + page.pictures.value
+
+
+def upload(page: app.App, name: str, content: bytes) -> str:
+    """Send a file as the browser does, in two pieces; what the page shows then."""
+    half = len(content) // 2
+    for start, piece in ((0, content[:half]), (half, content[half:])):
+        page.upload._on_piece(page.upload, {"name": name, "start": start, "last": start == half}, [memoryview(piece)])
+    return shown(page)
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and the text between them."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag != "img":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def named(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def pictures(answer: str) -> list[np.ndarray]:
+    sources = [attributes["src"] for attributes in Tags(answer).named("img")]
+    data = [base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources]
+    return [np.asarray(Image.open(io.BytesIO(one))) for one in data]
+
+
+# Samples and uploads
+
+
+def test_a_sample_is_shown_with_its_probability_and_heatmap(page, predictor):
+    page.sample.value = "PNEUMONIA virus 1"
+    answer = shown(page)
+    found = Tags(answer)
+    probability = predictor.predict(png(SICK)).probability
+    assert not found.open  # every tag is closed
+    assert "PNEUMONIA virus 1" in found.text
+    assert f"Signs of pneumonia: probability {probability:.3f}, threshold 0.400" in found.text
+    image, under, heat = pictures(answer)
+    assert np.array_equal(image, under)
+    assert image.shape == (340, 340)
+    assert heat.shape == (340, 340, 4)
+    assert heat[20:120, 215:310, 3].mean() > 5 * heat[200:, :, 3].mean()  # over the spot
+    assert [attributes["alt"] for attributes in found.named("img")] == [
+        "the image",
+        "the image, under the heatmap",
+        "where the model saw signs of pneumonia",
+    ]
+
+
+def test_the_verdict_and_the_scale_follow_the_probability(page, predictor):
+    page.sample.value = "NORMAL 1"
+    answer, probability = shown(page), predictor.predict(png(HEALTHY)).probability
+    assert "Below the threshold" in answer
+    assert f"width:{100 * probability:.1f}%" in answer
+    assert "left:40.0%" in answer
+    label = next(a["aria-label"] for a in Tags(answer).named("div") if a.get("role") == "img")
+    assert f"probability {probability:.3f} on a scale from 0 to 1, threshold 0.400" in label
+
+
+def test_every_choice_gives_a_new_answer_and_none_leaves_the_last(page):
+    page.sample.value = "NORMAL 1"
+    first = shown(page)
+    page.sample.value = "PNEUMONIA virus 1"
+    second = shown(page)
+    assert first != second
+    page.sample.value = "choose a sample"
+    assert shown(page) == second
+    page.chosen.index = 0  # the one before
+    assert shown(page) == first
+
+
+def test_an_upload_is_answered_as_the_file_on_disk(page, predictor):
+    answer = upload(page, "my film.png", png(SICK))
+    assert "my film.png" in answer
+    assert f"{predictor.predict(png(SICK)).probability:.3f}" in answer
+    again = upload(page, "other.png", png(HEALTHY))
+    assert "my film" not in again
+    assert "Below the threshold" in again
+
+
+def test_an_upload_out_of_order_or_too_large_is_refused(page, monkeypatch):
+    sent = []
+    monkeypatch.setattr(page.upload, "send", sent.append)
+    page.upload._on_piece(page.upload, {"name": "a.png", "start": 0, "last": False}, [b"1234"])
+    page.upload._on_piece(page.upload, {"name": "a.png", "start": 9, "last": True}, [b"5678"])
+    assert sent == [{"taken": True}, {"refused": "The upload was interrupted; please choose the file again."}]
+    large = bytes(2**20)
+    for piece in range(51):
+        page.upload._on_piece(page.upload, {"name": "b.png", "start": piece * 2**20, "last": False}, [large])
+    assert "refused" in sent[-1]
+    assert not page.upload._pieces
+    assert not settled(page).answers
+
+
+def test_no_second_file_is_taken_while_one_is_looked_at(page, monkeypatch):
+    """So that memory holds one, however many are sent."""
+    sent, done = [], Future()
+    monkeypatch.setattr(page.upload, "send", sent.append)
+    monkeypatch.setattr(page.upload, "_on_file", lambda *_: done)
+    page.upload._on_piece(page.upload, {"name": "a.png", "start": 0, "last": True}, [b"1234"])
+    assert not sent, "the next file is not asked for yet"
+    page.upload._on_piece(page.upload, {"name": "b.png", "start": 0, "last": False}, [b"1234"])
+    assert "refused" in sent.pop()
+    assert not page.upload._pieces
+    done.set_result(None)
+    assert sent.pop() == {"taken": True}
+    page.upload._on_piece(page.upload, {"name": "b.png", "start": 0, "last": False}, [b"1234"])
+    assert sent == [{"taken": True}]
+
+
+def test_doubts_are_listed(page):
+    answer = upload(page, "tiny.png", png(np.zeros((10, 100), np.uint8)))
+    assert answer.count("<li>") == 3
+    assert "very small image" in answer
+
+
+def test_a_text_file_with_an_image_s_name_gives_an_alert(page):
+    page.sample.value = "NORMAL 1"
+    answer = upload(page, "letter.jpg", b"Dear doctor,")
+    (alert,) = [attributes for attributes in Tags(answer).named("p") if attributes.get("role") == "alert"]
+    assert alert
+    assert "letter.jpg" in answer
+    assert "this file cannot be read as an image" in answer
+    assert not pictures(answer)
+    assert "Traceback" not in answer
+    page.opacity.value = 0.9  # nothing to redraw: the alert stays
+    assert shown(page) == answer
+    assert "Signs of pneumonia" in upload(page, "film.png", png(SICK))  # and the page goes on
+
+
+def test_an_error_of_ours_is_shown_and_the_page_goes_on(page, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("<b>no memory</b>")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(page.predictor, "predict_decoded", broken)
+        upload(page, "film.png", png(SICK))
+    assert "&lt;b&gt;no memory" in page.status.value
+    assert "Signs of pneumonia" in upload(page, "film.png", png(SICK))
+    assert not page.status.value
+
+
+@pytest.mark.parametrize("content", [png(SICK), b"no image"])
+def test_a_file_name_is_text_and_never_markup(page, content):
+    name = '<img src=x onerror="alert(1)"><script>alert(2)</script>.png'
+    answer = upload(page, name, content)
+    found = Tags(answer + page.table.value)
+    assert found.text.count(name) == 2
+    assert html.escape(name) in answer
+    assert not found.named("script")
+    assert all(set(attributes) <= {"src", "alt", "class"} for attributes in found.named("img"))
+    assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in found.named("img"))
+
+
+def test_the_opacity_changes_a_style_and_predicts_nothing(page):
+    page.sample.value = "PNEUMONIA virus 1"
+    before = shown(page)
+    page.opacity.value = 0.25
+    assert page.cover.value == "<style>.xray-heat { opacity: 0.25; }</style>"
+    assert shown(page) == before
+
+
+def test_another_method_explains_the_same_prediction(page):
+    page.sample.value = "PNEUMONIA virus 1"
+    before = shown(page)
+    page.method.value = "Grad-CAM++"
+    after = shown(page)
+    assert "Grad-CAM++: what spoke for pneumonia" in after
+    assert len(page.answers) == 1
+    assert set(page.answers[0].heat) == {"Grad-CAM", "Grad-CAM++"}
+    page.method.value = "Grad-CAM"
+    assert shown(page) == before
+
+
+def test_large_pictures_are_reduced_to_what_is_shown(page):
+    film = np.random.default_rng(0).integers(0, 256, (1600, 2000)).astype(np.uint8)
+    found = pictures(upload(page, "large.png", png(film)))
+    assert len(found) == 3
+    for picture in found:
+        assert picture.shape[0] <= 680
+        assert picture.shape[1] / picture.shape[0] == pytest.approx(2000 / 1600, abs=0.01)
+
+
+# The threshold, the band of doubt, the sitting
+
+
+def csv_rows(page: app.App) -> list[dict]:
+    link = next(a["href"] for a in Tags(settled(page).table.value).named("a"))
+    text = base64.b64decode(link.removeprefix("data:text/csv;charset=utf-8;base64,")).decode()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_sitting_is_a_table_with_a_csv_of_the_same(page, predictor):
+    assert not page.table.value
+    upload(page, "sick.png", png(SICK))
+    upload(page, "letter.jpg", b"Dear doctor,")
+    first, second = csv_rows(page)
+    assert float(first["probability"]) == pytest.approx(predictor.predict(png(SICK)).probability, abs=1e-8)
+    assert (first["file"], first["decision"], first["threshold"], first["error"]) == (
+        "sick.png",
+        "PNEUMONIA",
+        "0.4",
+        "",
+    )
+    assert (second["probability"], second["decision"]) == ("", "")
+    assert "cannot be read" in second["error"]
+
+
+def test_the_threshold_moves_decisions_and_predicts_nothing(page, monkeypatch):
+    probability = float(upload(page, "sick.png", png(SICK)) and csv_rows(page)[0]["probability"])
+    monkeypatch.setattr(page.predictor, "predict_decoded", None)
+    page.threshold.value = min(1, probability + 0.002)
+    assert csv_rows(page)[0]["decision"] == "NORMAL"
+    assert f"threshold {page.threshold.value:.3f}" in shown(page)
+    assert "Nothing has been measured at this threshold" in shown(page)
+    page.reset.click()
+    assert csv_rows(page)[0]["decision"] == "PNEUMONIA"
+
+
+def test_at_a_moved_threshold_the_nearest_measured_point_is_told():
+    points = {"threshold": [0.0, 0.5, 1.0], "sensitivity": [1.0, 0.7, 0.0], "specificity": [0.0, 0.6, 1.0]}
+    text = known({"operating_points": points} | card(), 0.6)
+    assert "At a threshold of 0.50 it found 70 of 100 pneumonias (sensitivity)" in text
+    assert "raised no alarm for 60 of 100 healthy images (specificity), on 314 test images" in text
+    assert "A threshold picked by these numbers is fitted to the test images" in text
+
+
+def test_at_the_model_s_own_threshold_it_is_told_how_often_its_certainty_was_right():
+    text = known({"certain": {"n": 90, "right": 81}} | card(), card()["threshold"])
+    assert "on 314 test images. Of the 90 outside its band of doubt, 81 answers were right." in text
+    assert "fitted to the test images" not in text
+
+
+def test_a_stranger_gets_no_decision_at_any_threshold(page, monkeypatch):
+    predicted = page.predictor.predict_decoded
+    monkeypatch.setattr(
+        page.predictor, "predict_decoded", lambda d: (dataclasses.replace(p, stranger=True) for p in predicted(d))
+    )
+    assert "Not like the images this model was made for" in upload(page, "cat.png", png(SICK))
+    for threshold in (0.4, 0.01):
+        page.threshold.value = threshold
+        assert csv_rows(page)[0]["decision"] == "not for this model"
+
+
+def test_an_upside_down_film_is_said_to_be_so(page, monkeypatch):
+    predicted, turned = page.predictor.predict_decoded, {"stranger": True, "warnings": (predict.UPSIDE_DOWN,)}
+    monkeypatch.setattr(
+        page.predictor, "predict_decoded", lambda d: (dataclasses.replace(p, **turned) for p in predicted(d))
+    )
+    said = upload(page, "turned.png", png(SICK))
+    assert "Upside down, as it seems" in said
+    assert "turn the image and try again" in said
+    assert "Not like the images" not in said
+
+
+def test_within_the_band_the_page_is_uncertain_at_the_model_s_own_threshold_only(planted, planted_folder):
+    stored = model.read_card(planted_folder)
+    probability = predict.Predictor.load(planted_folder).predict(png(SICK)).probability
+    page = app.App(predict.Predictor(planted, stored | {"uncertain": [0.3, probability]}), {})
+    answer = upload(page, "sick.png", png(SICK))
+    assert "Uncertain: needs a reader" in answer
+    assert "xray-band" in answer
+    assert f"From 0.300 to {probability:.3f} (shaded) the model is uncertain" in answer
+    (row,) = csv_rows(page)
+    assert (row["decision"], row["warnings"], row["threshold"]) == ("uncertain", "uncertain: needs a reader", "0.4")
+    page.threshold.value = 0.1
+    (row,) = csv_rows(page)
+    assert (row["decision"], row["warnings"], row["threshold"]) == ("PNEUMONIA", "", "0.1")
+    assert "xray-band" not in shown(page)
+    assert "The band of doubt belongs to the model's own threshold and is not used here" in html.unescape(shown(page))
+
+
+def test_who_goes_back_to_an_earlier_image_stays_there_while_others_are_predicted(page):
+    upload(page, "first.png", png(SICK))
+    upload(page, "second.png", png(HEALTHY))
+    hold = threading.Event()
+    page.worker.submit(hold.wait)
+    for name in ("third.png", "fourth.png"):
+        page.add(name, png(HEALTHY))
+    assert "Looking at 2 images" in page.status.value
+    page.chosen.index = 0
+    page.threshold.value = 0.999
+    assert [row["decision"] for row in page.rows()] == ["NORMAL", "NORMAL"]  # the page answers meanwhile
+    hold.set()
+    assert "first.png" in shown(page)
+    assert [row["file"] for row in csv_rows(page)] == [f"{name}.png" for name in ("first", "second", "third", "fourth")]
+    assert not page.status.value
+    assert "fifth.png" in upload(page, "fifth.png", png(HEALTHY))  # what is asked for later is shown
+
+
+def test_one_image_s_answer_never_stands_over_another_s_picture(page, monkeypatch):
+    upload(page, "sick.png", png(SICK))
+    upload(page, "dark.png", png(SICK // 2))
+    sick, dark = page.answers
+    page.method.value = "Grad-CAM++"
+    settled(page)
+    monkeypatch.setattr(page.predictor, "heatmap", None)  # the worker can add nothing
+    page.chosen.value = sick
+    assert "sick.png" in page.answer.value
+    (picture,) = pictures(page.pictures.value)
+    assert np.array_equal(picture, sick.picture)
+    assert not np.array_equal(picture, dark.picture)
+
+
+def test_a_heatmap_is_of_the_method_it_is_kept_under(page, monkeypatch):
+    """The person changes the method while the heatmap is computed."""
+    heatmap, asked = page.predictor.heatmap, []
+
+    def slow(prediction, method):
+        asked.append(method)
+        page.method.value = "LayerCAM"
+        return heatmap(prediction, method)
+
+    monkeypatch.setattr(page.predictor, "heatmap", slow)
+    answer = upload(page, "sick.png", png(SICK))
+    settled(page)
+    assert asked == ["Grad-CAM", "LayerCAM"]
+    assert set(page.answers[0].heat) == {"Grad-CAM", "LayerCAM"}
+    assert "LayerCAM: what spoke for pneumonia" in shown(page), answer
+
+
+def test_before_the_first_answer_there_is_nothing_to_control(page):
+    assert page.controls.layout.display == page.chosen.layout.display == "none"
+    assert page.sample.layout.display is None
+    upload(page, "sick.png", png(SICK))
+    assert page.controls.layout.display is page.chosen.layout.display is None
+
+
+def test_after_an_upload_each_sample_can_be_chosen_anew(page):
+    page.sample.value = "NORMAL 1"
+    upload(page, "sick.png", png(SICK))
+    page.sample.value = "NORMAL 1"
+    assert "NORMAL 1" in shown(page)
+    assert [answer.file for answer in page.answers] == ["NORMAL 1", "sick.png", "NORMAL 1"]
+
+
+def test_drawn_samples_are_called_so_where_the_model_is_of_x_rays(planted, planted_folder):
+    stored = model.read_card(planted_folder)
+    for phantoms in (False, True):
+        drawn = app.App(predict.Predictor(planted, stored | {"phantoms": phantoms}), {"phantom 1": png(SICK)})
+        assert ("drawn by code, not X-rays" in drawn.answer.value) is not phantoms
+
+
+# The page in a notebook and in a report
+
+
+def test_the_page_is_a_widget_and_a_still_picture(page, monkeypatch):
+    displayed = []
+    monkeypatch.setattr(app, "display", lambda bundle, raw: displayed.append((bundle, raw)))
+    page.show()
+    ((bundle, raw),) = displayed
+    assert raw
+    assert set(bundle["application/vnd.jupyter.widget-view+json"]) >= {"model_id", "version_major"}
+    still = bundle["text/html"]
+    assert "A still picture" in still
+    assert "PNEUMONIA virus 1" in still  # the last sample: one that the model finds
+    assert len(pictures(still)) == 3
+    assert not Tags(still).open
+    assert "Choose a sample" in page.answer.value  # the live page waits
+    assert not page.answers
+
+
+def test_without_samples_the_page_opens_all_the_same(predictor, monkeypatch):
+    displayed = []
+    monkeypatch.setattr(app, "display", lambda bundle, raw: displayed.append(bundle))
+    app.App(predictor, {}).show()
+    assert "application/vnd.jupyter.widget-view+json" in displayed[0]
+    assert not pictures(displayed[0]["text/html"])
+
+
+def test_the_widgets_can_be_sent_to_a_browser(page):
+    for widget in (page.sample, page.upload, page.opacity, page.answer):
+        assert "application/vnd.jupyter.widget-view+json" in str(format_display_data(widget))
+    assert page.upload.accept == ".jpeg,.jpg,.png,.dcm"
+    assert page.upload.limit == 50 * 2**20
+    assert page.sample.options[0] == "choose a sample"
+
+
+# Which model, which samples, what it is worth
+
+
+def test_the_named_model_comes_first_then_the_run_s_then_the_pretrained(tmp_path, monkeypatch):
+    named, run, pretrained = (tmp_path / name for name in ("named", "run", "pretrained"))
+    monkeypatch.setattr(config, "PRETRAINED", pretrained)
+
+    def place(folder):
+        folder.mkdir(parents=True)
+        (folder / "model.json").touch()
+
+    settings = make_settings("smoke")
+    with pytest.raises(InputError, match=r"no model in .*run.model or .*pretrained: run the notebooks 01 to 05 first"):
+        app.find_model(settings, run)
+    place(pretrained)
+    assert app.find_model(settings, run) == pretrained
+    place(run / "model")
+    assert app.find_model(settings, run) == run / "model"
+    chosen = make_settings("smoke", {"model": str(named)})
+    with pytest.raises(InputError, match=r"no model in .*named"):
+        app.find_model(chosen, run)  # never another one in its place
+    place(named)
+    assert app.find_model(chosen, run) == named
+    monkeypatch.setenv("PNEUMONIA_MODEL", str(pretrained))
+    assert app.find_model(settings, run) == pretrained
+    assert app.find_model(chosen, run) == named
+
+
+def write(folder, names) -> None:
+    folder.mkdir(parents=True)
+    for k, name in enumerate(names):
+        Image.fromarray(planted_film(None, 32, k)).save(folder / name)
+
+
+def test_samples_are_picked_evenly_from_both_classes_of_test(tmp_path):
+    write(tmp_path / "test" / "NORMAL", [f"IM-{k:04d}-0001.png" for k in range(8)])
+    write(tmp_path / "test" / "PNEUMONIA", ["person1_virus_1.png", "person2_bacteria_2.png", "x.png"])
+    write(tmp_path / "train" / "NORMAL", ["IM-9999-0001.png"])
+    found = app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}))
+    assert {title: file.name for title, file in found.items()} == {
+        "NORMAL 1": "IM-0000-0001.png",
+        "NORMAL 2": "IM-0002-0001.png",
+        "NORMAL 3": "IM-0004-0001.png",
+        "NORMAL 4": "IM-0006-0001.png",
+        "PNEUMONIA virus 1": "person1_virus_1.png",
+        "PNEUMONIA bacteria 2": "person2_bacteria_2.png",
+        "PNEUMONIA 3": "x.png",
+    }
+
+
+@pytest.mark.parametrize("layout", ["test/normal", "NORMAL", "train/NORMAL", "Test/Normal"])
+def test_samples_are_found_in_every_layout_that_can_be_evaluated(tmp_path, layout):
+    write(tmp_path / layout, ["a.png", "b.png"])
+    found = app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}), 1)
+    assert [file.name for file in found.values()] == ["a.png"]
+
+
+def test_phantoms_in_a_folder_are_called_phantoms_too(tmp_path):
+    write(tmp_path / "test" / "NORMAL", ["IM-0001-0001.png"])
+    (tmp_path / phantom.RECIPE).write_text("{}")
+    assert list(app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}))) == ["phantom NORMAL 1"]
+
+
+def test_the_page_s_dataset_is_named_by_the_environment(tmp_path, monkeypatch):
+    write(tmp_path / "own" / "NORMAL", ["a.png"])
+    monkeypatch.setenv("PNEUMONIA_DATA", str(tmp_path / "own"))
+    (file,) = app.find_samples(make_settings("demo")).values()
+    assert file == tmp_path / "own" / "NORMAL" / "a.png"
+
+
+def test_samples_can_be_read(tmp_path):
+    write(tmp_path / "test" / "NORMAL", [f"{k}.png" for k in range(6)])
+    for k in (0, 3, 4, 5):
+        (tmp_path / "test" / "NORMAL" / f"{k}.png").write_bytes(b"broken")
+    (tmp_path / "test" / "NORMAL" / ".hidden.png").write_bytes(b"broken")
+    found = app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}), 3)
+    assert [file.name for file in found.values()] == ["1.png", "2.png"]
+    for file in found.values():
+        assert images.read_image(file).shape == (32, 32)
+
+
+def test_without_a_dataset_phantoms_are_drawn_and_nothing_is_written(tmp_path):
+    nowhere = tmp_path / "nowhere"
+    found = app.find_samples(make_settings("chest_xray", {"data": str(nowhere)}), 2)
+    assert list(found) == [
+        "phantom NORMAL 1", "phantom NORMAL 2", "phantom PNEUMONIA bacteria 1", "phantom PNEUMONIA virus 2",
+    ]  # fmt: skip
+    assert all(min(images.read_image(source).shape) > 200 for source in found.values())
+    assert not nowhere.exists()
+
+
+def card(**changes) -> dict:
+    measured = {"sensitivity": {"value": 0.968}, "specificity": {"value": 0.755}, "n": 314}
+    return {"threshold": 0.123456, "phantoms": False, "metrics": {"test": measured | changes}}
+
+
+def test_what_a_model_is_worth_is_said_in_words():
+    text = worth(card())
+    assert "threshold of 0.123" in text
+    assert "97 of 100 pneumonias" in text
+    assert re.search(r"76 of 100 healthy|75 of 100 healthy", text)
+    assert "on 314 test images" in text
+    assert "children" in text
+    assert "Not a medical device" in text
+    assert "phantoms drawn by code" in worth(card() | {"phantoms": True})
+
+
+def test_what_was_not_measured_is_not_claimed(planted_folder):
+    assert worth(model.read_card(planted_folder)).startswith("Nothing has been measured at this model's threshold.")
+    assert "an unknown share" in worth(card(specificity={"value": None}))
+    assert "0 of 100" not in worth(card(specificity={"value": None}))

@@ -1,0 +1,40 @@
+"""The house of helpers/: which wing may import which, and that a wing's rooms are its own."""
+
+from __future__ import annotations
+
+import ast
+
+import helpers
+from helpers import config
+
+PACKAGE = config.ROOT / "helpers"
+WINGS = [line.split()[0] for line in helpers.__doc__.splitlines() if line[:1].islower()]  # in the order of the map
+COMMANDS = {"compare", "publish", "serve", "download"}  # python -m helpers.NAME
+
+
+def imports():
+    """(wing, file, dotted name) for every import of helpers in helpers/; "from a import b" gives a.b."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        wing = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "helpers":
+                yield from ((wing, file.name, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def test_the_map_names_every_wing():
+    there = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__")} - COMMANDS
+    assert there == set(WINGS)
+
+
+def test_a_wing_imports_only_wings_above_it():
+    upward = [row for row in imports() if row[0] in WINGS and WINGS.index(row[2].split(".")[1]) > WINGS.index(row[0])]
+    assert not upward
+
+
+def test_a_wing_imports_no_rooms_of_another():
+    rooms = []
+    for wing, file, name in imports():
+        _, other, *rest = name.split(".")
+        if wing not in COMMANDS and wing != other and rest and (PACKAGE / other / f"{rest[0]}.py").is_file():
+            rooms.append((wing, file, name))
+    assert not rooms
