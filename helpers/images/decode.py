@@ -23,6 +23,7 @@ _JPEG, _END, _PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 _KNOWN = (b"\xff\xd8", _PNG[:4], b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # how what is read begins
 _STRAY = 1024  # bytes that may precede a JPEG or PNG
 _PHOTOMETRIC = 262  # TIFF's tag: 0 where black is the highest value
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _OTHERS = (  # where a file's kind stands, what stands there, what it is, what to do
     (0, b"%PDF", "a PDF document", "save the image in it as PNG"),
@@ -108,6 +109,8 @@ def _load(data: bytes, passes: int = 1) -> Image.Image:
     except Image.DecompressionBombError:
         raise InputError(f"has too many megapixels; at most {MOST_PIXELS / 1e6:.0f} are read.") from None
     check_size(*image.size, _MOST_WEBP if image.format == "WEBP" else 0)
+    if image.format == "TIFF":  # a tile of it may be larger than the picture
+        check_size(*(int(image.tag_v2.get(tag, 0)) for tag in (_TILE_HEIGHT, _TILE_WIDTH)))
     if image.format in ("JPEG", "MPO"):  # MPO, where it announces more pictures
         check_scans(data, passes * image.width * image.height)
     image.load()

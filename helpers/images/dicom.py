@@ -201,8 +201,10 @@ def _jpeg_header(frame: bytes) -> tuple[int, int, int, int, UID] | None:
             if found or not 2 <= bits <= 16:
                 return None
             decoder = JPEGLSNearLossless if marker == 0xF7 else JPEGLosslessSV1
-            if marker != 0xC3 and bits == 8 and marker != 0xF7:
+            if marker not in (0xC3, 0xF7) and bits == 8:
                 decoder = JPEGBaseline8Bit
+            elif marker not in (0xC3, 0xF7) and b"\xff\xd9" not in frame[-16:]:  # gdcm would fill it up in silence
+                raise InputError("cannot be read as an image: it is truncated, its compressed pixels end early.")
             found = height, width, parts, bits, decoder
         place += 2 + length
     return None

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLosslessSV1
 
 from helpers import config, images, phantom, predict
@@ -497,6 +497,17 @@ def test_high_throughput_jpeg_2000_is_read(syntax):
         film["PixelData"].VR, film["PixelData"].is_undefined_length = "OB", True
 
     check(edited(dicom(stored), change), images.read_image(dicom(stored)), within=0)
+
+
+@pytest.mark.parametrize("syntax", ["JPEGExtendedProcess2_4", "JPEGBaselineProcess1"])
+@pytest.mark.parametrize("kept", [0.5, 0.9])
+def test_lossy_pixels_that_end_early_are_never_filled_up(syntax, kept, tmp_path):
+    film = pydicom.dcmread(io.BytesIO(transcoded(dicom(FILM, 8) if "Base" in syntax else dicom(D), syntax, tmp_path)))
+    frame, buffer = get_frame(film.PixelData, 0, number_of_frames=1), io.BytesIO()
+    film.PixelData = encapsulate([frame[: int(len(frame) * kept)]])
+    film.save_as(buffer)
+    with pytest.raises(InputError, match=r"truncated|damaged"):
+        images.read(buffer.getvalue())
 
 
 # The header's say

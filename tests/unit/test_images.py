@@ -343,6 +343,18 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
         images.read_image(data)
 
 
+def test_a_tile_larger_than_any_picture_is_refused_from_its_header():
+    whole = deep_tiff(twelve(), 1, packed=True)
+    start = whole.index(struct.pack("<HHII", 273, 4, 1, whole.index(b"x\x9c")))
+    tiled = bytearray(whole)
+    struct.pack_into("<HHII", tiled, start, 322, 4, 1, 40_000)  # in place of where the strip is
+    struct.pack_into("<HHII", tiled, start + 12, 323, 4, 1, 40_000)
+    struct.pack_into("<HHII", tiled, start + 24, 324, 4, 1, whole.index(b"x\x9c"))
+    struct.pack_into("<HHII", tiled, start + 36, 325, 4, 1, len(whole) - whole.index(b"x\x9c"))
+    with pytest.raises(InputError, match="1600 megapixels; at most 64"):
+        images.read_image(bytes(tiled))
+
+
 def test_a_bomb_is_refused_from_its_header():
     bomb = bytearray(encode(Image.new("1", (8, 8))))
     bomb[16:24] = (40_000).to_bytes(4, "big") * 2
