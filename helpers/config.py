@@ -24,7 +24,9 @@ NOTEBOOKS = ROOT / "notebooks"
 PRETRAINED = DATA / "pretrained"  # the model that comes with the clone
 
 LABELS = ("NORMAL", "PNEUMONIA")
-SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")  # of image files
+SUFFIXES = (
+    ".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".dcm", ".dicom", ".ima", ".tif", ".tiff", ".bmp", ".webp", ".gif",
+)  # of image files  # fmt: skip
 WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
 FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (
