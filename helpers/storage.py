@@ -50,7 +50,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def unread() -> int:
+def close_stdout() -> int:
     """After a BrokenPipeError: whoever read stdout, such as `head`, has had enough. Exit status 141, as in shells."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
     return 141

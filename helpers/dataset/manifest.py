@@ -310,7 +310,9 @@ def write_table(table: pd.DataFrame, file: Path) -> None:
 
 def read_table(file: Path, notebook: str) -> pd.DataFrame:
     """A run's CSV; InputError that names `notebook` where it is missing."""
-    table = pd.read_csv(config.needs(file, notebook), keep_default_na=False, dtype={"patient": str, "subtype": str})
+    table = pd.read_csv(
+        config.require_file(file, notebook), keep_default_na=False, dtype={"patient": str, "subtype": str}
+    )
     return table.sort_values("path", ignore_index=True)
 
 

@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted: the table holds the rows that were done.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        return storage.unread()
+        return storage.close_stdout()
     except OSError as error:
         where = error.filename or given.csv or "the table"
         print(f"{where} cannot be written: {error.strerror}.", file=sys.stderr)

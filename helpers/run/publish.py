@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from helpers import config, dataset, evaluation, model, storage
 from helpers.config import InputError
-from helpers.run import provenance, report
+from helpers.run import provenance, report, state
 
 MOST_BYTES = 12_000_000
 
@@ -29,8 +29,8 @@ def publish(run: str, target: Path) -> None:
     above 12 MB.
     """
     folder = config.run_folder(run)
-    record, card = provenance.read_record(folder), model.read_card(folder / "model")
-    measured = record and provenance.evaluated(record, folder) and (card.get("metrics") or {}).get("test")
+    record, card = state.read_record(folder), model.read_card(folder / "model")
+    measured = record and state.evaluated(record, folder) and (card.get("metrics") or {}).get("test")
     if not measured or card.get("phantoms") or "guard_sha256" not in card:
         raise InputError(f"reports/{run} is no finished run on real images: its model has no test numbers to tell.")
     if not card.get("public", True):
@@ -40,7 +40,7 @@ def publish(run: str, target: Path) -> None:
     size = sum((folder / "model" / name).stat().st_size for name in ("model.keras", model.guard.FILE))
     if size > MOST_BYTES:
         raise InputError(f"the model of reports/{run} has {size / 1e6:.1f} MB; a clone takes {MOST_BYTES / 1e6:.0f}.")
-    settings, metrics = provenance.recorded_settings(record), card["metrics"]
+    settings, metrics = state.recorded_settings(record), card["metrics"]
     command = record["command"]
     for key in provenance.PATHS:  # of this machine, but for other runs: their last part says enough
         value = getattr(settings, key)
@@ -144,5 +144,5 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{config.shown(config.PRETRAINED)}: model.keras, model.json, {model.guard.FILE}, MODEL_CARD.md")
+    print(f"{config.relative_path(config.PRETRAINED)}: model.keras, model.json, {model.guard.FILE}, MODEL_CARD.md")
     return 0

@@ -58,14 +58,10 @@ def note(entries: dict[str, dict], notebooks: list[Path]) -> str:
     files = changed(entries, notebooks)
     if not files:
         return ""
-    rows = [f"    helpers/{name} since {', '.join(numbers)}" for name, numbers in files.items()]
-    first = min(number for numbers in files.values() for number in numbers)
-    return "\n".join(
-        [
-            "Code has changed since notebooks ran, and what they wrote is kept:",
-            *rows,
-            f"--from {first} runs them again on finished trainings; without --from and --resume, all is done anew.",
-        ]
+    rows = "".join(f"    helpers/{name} since {', '.join(numbers)}\n" for name, numbers in files.items())
+    return (
+        f"Code has changed since notebooks ran, and what they wrote is kept:\n{rows}--from {min(min(files.values()))} "
+        "runs them again on finished trainings; without --from and --resume, all is done anew."
     )
 
 

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -21,21 +22,43 @@ def code(stem: str) -> list[str]:
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
-@pytest.mark.parametrize("opened_in", ["", "notebooks", "reports/some run/deep", "helpers"])
-def test_helpers_are_found_wherever_a_notebook_is_opened(tmp_path, monkeypatch, opened_in):
-    clone = tmp_path / "a clone"
-    (clone / "helpers").mkdir(parents=True)
-    here = clone / opened_in
-    here.mkdir(parents=True, exist_ok=True)
-    found = {stem: next(source for source in code(stem) if "sys.path.insert" in source) for stem in STEMS}
-    assert len(set(found.values())) == 1, "the same few lines in every notebook"
-    assert all(code(stem).index(source) == 1 for stem, source in found.items()), (
-        "before anything of helpers is imported"
-    )
-    monkeypatch.chdir(here)
+SET_UP = {stem: next(source for source in code(stem) if "sys.path.insert" in source) for stem in STEMS}
+
+
+def test_every_notebook_finds_helpers_in_its_second_cell_by_the_same_lines():
+    assert len(set(SET_UP.values())) == 1
+    assert all(code(stem).index(source) == 1 for stem, source in SET_UP.items())
+
+
+@pytest.fixture
+def other_clone(tmp_path, monkeypatch) -> Path:
+    """A folder that looks like a clone in another place; what is put on sys.path is taken off again."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    exec(found["01_eda"], {})
-    assert sys.path[0] == str(clone)
+    (tmp_path / "a clone" / "helpers" / "config").mkdir(parents=True)
+    return tmp_path / "a clone"
+
+
+@pytest.mark.parametrize("opened_in", ["", "notebooks", "reports/some run/deep", "helpers"])
+def test_helpers_are_found_wherever_in_the_clone_a_notebook_is_opened(other_clone, monkeypatch, opened_in):
+    here = other_clone / opened_in
+    here.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(here)
+    exec(SET_UP["01_eda"], {})
+    assert sys.path[0] == str(other_clone)
+
+
+def test_with_the_clone_s_environment_a_notebook_runs_anywhere(other_clone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(other_clone / ".venv"))
+    exec(SET_UP["01_eda"], {})
+    assert sys.path[0] == str(other_clone)
+
+
+def test_with_another_environment_outside_the_clone_a_notebook_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "conda"))
+    with pytest.raises(AssertionError, match=r"no clone of this project around .*: work in it, or .* --cwd"):
+        exec(SET_UP["01_eda"], {})
 
 
 @every_notebook
@@ -61,8 +84,11 @@ def imported(trees: list[ast.Module]) -> dict[str, object]:
             names |= {
                 alias.asname or alias.name: importlib.import_module(f"helpers.{alias.name}") for alias in node.names
             }
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            assert "helpers." not in ast.unparse(node), "written as: from helpers import module"
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("helpers."):
+            assert node.module.count(".") == 1, "a room of a wing"
+            assert all(hasattr(importlib.import_module(node.module), alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            assert "helpers" not in ast.unparse(node), "written as: from helpers import wing"
     return names
 
 

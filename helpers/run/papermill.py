@@ -8,17 +8,20 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill
 import psutil
 import zmq
+from ipykernel.kernelspec import make_ipkernel_cmd
 from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from tqdm import tqdm
 from traitlets.config import Config
@@ -26,8 +29,6 @@ from traitlets.config import Config
 from helpers import config, storage
 
 ENVIRONMENT = {
-    "JUPYTER_PREFER_ENV_PATH": "1",
-    "JUPYTER_PLATFORM_DIRS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "GRPC_VERBOSITY": "ERROR",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
@@ -116,32 +117,12 @@ class LiveOutput:
     def write(self, text: str) -> None:
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
-            shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]", "", line.rstrip("\r").split("\r")[-1])
-            tqdm.write(f"    {shown}", file=sys.stdout)
+            plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]", "", line.rstrip("\r").split("\r")[-1])
+            tqdm.write(f"    {plain}", file=sys.stdout)
         sys.stdout.flush()
 
     def flush(self) -> None:
         """Whole lines are printed by `write` already."""
-
-
-@contextlib.contextmanager
-def _quiet_environment() -> Iterator[None]:
-    """The kernel's environment variables, and silence of what only says how papermill works."""
-    paths = [str(config.ROOT), os.environ.get("PYTHONPATH", "")]
-    wanted = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    before = {name: os.environ.get(name) for name in wanted}
-    logger = logging.getLogger("papermill")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    os.environ.update(wanted)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def without_markers(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -164,15 +145,18 @@ def _sentence(text: str) -> str:
     return line if line.endswith((".", "!", "?")) else line + "."
 
 
-def _manager(log: Path) -> type[AsyncKernelManager]:
-    """A kernel manager whose kernels write what their libraries mutter outside any cell into `log`."""
+def _manager(log: Path, environment: dict[str, str]) -> type[AsyncKernelManager]:
+    """A kernel manager for this Python, whatever kernels a home has; `log` takes what kernels write outside cells."""
 
-    class LoggingKernelManager(AsyncKernelManager):
-        async def _async_launch_kernel(self, kernel_cmd: list[str], **options) -> None:
+    class OwnKernelManager(AsyncKernelManager):
+        kernel_spec = KernelSpec(argv=make_ipkernel_cmd(), display_name="Python 3", language="python")
+
+        async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+            options["env"] |= environment
             with log.open("ab") as stream:
                 await super()._async_launch_kernel(kernel_cmd, **options | {"stderr": stream})
 
-    return LoggingKernelManager
+    return OwnKernelManager
 
 
 def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
@@ -183,8 +167,15 @@ def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
     """
     source, target = (str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed))
     bar = {"desc": notebook.stem, "leave": False, "file": sys.stderr} if sys.stderr.isatty() else False
+    logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # what fails is said by the runner
+    paths = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get("PYTHONPATH", "")]))
     try:
-        with _quiet_environment():
+        with warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as empty:
+            environment = ENVIRONMENT | config.clean_environment(Path(empty)) | {"PYTHONPATH": paths}
+            manager = _manager(executed.parent / "kernel.log", environment)
+            encryption = "auto" if zmq.has("curve") else "disabled"
+            options = {"KernelManager": {"transport_encryption": encryption}}
+            options |= {"NotebookClient": {"kernel_manager_class": manager}}
             papermill.execute_notebook(
                 source,
                 target,
@@ -195,12 +186,7 @@ def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
                 progress_bar=bar,
                 stdout_file=LiveOutput(),
                 start_timeout=300,
-                config=Config(
-                    {
-                        "KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"},
-                        "NotebookClient": {"kernel_manager_class": _manager(executed.parent / "kernel.log")},
-                    }
-                ),
+                config=Config(options),
                 extra_arguments=["--IPKernelApp.log_level=50"],
             )
     except papermill.PapermillExecutionError as error:
@@ -208,8 +194,6 @@ def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
         if error.ename == "InputError":
             return _failure(cells, error.cell_index, "", " ".join(error.evalue.split()))
         return _failure(cells, error.cell_index, f"{error.ename}: ", _sentence(error.evalue))
-    except NoSuchKernel:
-        return _failure([], None, "", "there is no Python kernel for Jupyter here; `make setup` installs one.")
     except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
         cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
         started = [i for i, c in enumerate(cells) if c.cell_type == "code" and c.metadata.papermill.get("start_time")]

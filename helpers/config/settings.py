@@ -1,27 +1,19 @@
-"""Settings of a run: profiles, overrides by name, and where things live on disk."""
+"""The table of settings; values by name, checked and converted."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import difflib
 import os
-import platform
 import re
-import textwrap
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from helpers import storage
-
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "data"
-REPORTS = ROOT / "reports"
-NOTEBOOKS = ROOT / "notebooks"
-PRETRAINED = DATA / "pretrained"  # the model that comes with the clone
+from helpers.config.recipes import PROFILES, RECIPES
 
 LABELS = ("NORMAL", "PNEUMONIA")
 SUFFIXES = (
@@ -38,7 +30,9 @@ class InputError(ValueError):
     """Something the user gave cannot be used; its message says what, where, and what to do."""
 
 
-def _setting(default, notebook: str, help: str, low=None, high=None, choices=None):
+def _setting(
+    default: Any, notebook: str, help: str, low: float | None = None, high: float | None = None, choices: tuple = ()
+) -> Any:
     return field(
         default=default,
         metadata={"notebook": notebook, "help": help, "low": low, "high": high, "choices": choices},
@@ -76,7 +70,6 @@ class Settings:
     dense_units: int = _setting(256, "03", "width of the Dense layer in the head", 1, 8192)
     dropout: float = _setting(0.5, "03", "Dropout in the head", 0.0, 0.95)
     batch_size: int = _setting(32, "03", "images per training step", 1, 1024)
-    class_weights: bool = _setting(True, "03", "weigh both classes equally in the loss")
     label_smoothing: float = _setting(0.0, "03", "label smoothing of the loss", 0.0, 0.4)
     rotation: float = _setting(15.0, "02", "augmentation: largest rotation either way, degrees", 0.0, 180.0)
     zoom: float = _setting(0.15, "02", "augmentation: largest zoom in or out, share of the size", 0.0, 0.9)
@@ -113,10 +106,10 @@ class Settings:
     weight_decay: float = _setting(0.0, "04", "decoupled weight decay in fine-tuning (AdamW); 0: Adam", 0.0, 1.0)
 
     teacher: str = _setting(
-        "", "04", "fine-tuning: a saved model folder; half of what each image is taught to be is what that model says"
+        "", "04", "fine-tuning: a saved model folder; half of each target is what that model predicts"
     )
-    validation_views: int = _setting(
-        0, "04", "augmented views of validation images that set the threshold and (all layers) choose epochs too", 0, 20
+    validation_views: int = _setting(  # the head's, too, where nothing is cached
+        0, "03", "augmented views of validation images that set the threshold and (all layers) choose epochs too", 0, 20
     )
 
     model: str = _setting("", "05", "evaluate this saved model folder instead of the run's own")
@@ -129,101 +122,34 @@ class Settings:
     localised: int = _setting(300, "06", "images, drawn at random, whose heatmaps are scored", 1, 10_000)
 
 
-# What a recipe sets, below the profile and what is named by hand.
-RECIPES: dict[str, dict] = {
-    "classic": {"head_epochs": 10},
-    # Linear probing, then all layers (Kumar et al. 2022, ICLR); augmentation that blurs what gives the source away;
-    # weights averaged over steps at a rate that does not fall (Izmailov et al. 2018; under a shift, Cha et al. 2021).
-    "full": {
-        "backbone": "Xception",
-        "image_size": 224,
-        "label_smoothing": 0.05,
-        "rotation": 15.0,
-        "zoom": 0.25,
-        "shear": 6.0,
-        "translation": 0.1,
-        "brightness": 0.15,
-        "contrast": 0.3,
-        "mirror": True,
-        "gamma": 0.35,
-        "sharpness": 0.8,
-        "noise": 0.04,
-        "frame": 0.15,  # what shows around the chest must not decide
-        "cached_views": 1,
-        "head_epochs": 10,
-        "batch_size": 16,
-        "unfrozen_layers": -1,
-        "fine_tuning_epochs": 10,
-        "fine_tuning_rate": 1e-4,
-        "rate_schedule": "warm-up",
-        "weight_average": 0.997,  # the last 300 steps or so, about an epoch
-        "weight_decay": 1e-4,
-        "patience": 5,
-        "validation_views": 3,
-    },
-}
-_PHANTOM_RECIPE = {
-    "backbone": "SmallCNN",
-    "weights": "phantoms",
-    "dense_units": 64,
-    "image_size": 96,
-    "validation_fraction": 0.2,
-    "fine_tuning_rate": 5e-5,
-    "resamples": 500,
-}
-PROFILES: dict[str, dict] = {
-    "demo": _PHANTOM_RECIPE
-    | {
-        "phantoms": 600,
-        "pretraining_phantoms": 1500,
-        "pretraining_epochs": 15,
-        "cached_views": 12,
-        "head_epochs": 40,
-        "head_rate": 3e-3,
-        "fine_tuning_epochs": 24,
-        "patience": 8,
-    },
-    "smoke": _PHANTOM_RECIPE
-    | {
-        "phantoms": 60,
-        "image_size": 64,
-        "pretraining_phantoms": 64,
-        "pretraining_epochs": 1,
-        "cached_views": 2,
-        "head_epochs": 2,
-        "fine_tuning_epochs": 2,
-        "resamples": 50,
-        "explained": 2,
-        "localised": 20,
-    },
-    "chest_xray": {"recipe": "full", "deterministic": False, "mixed_precision": True},
-}
+# What most readers change; the others are advanced.
+BASIC = (
+    "profile", "data", "seed", "recipe", "backbone", "weights", "image_size", "batch_size", "unfrozen_layers",
+    "fine_tuning_epochs", "fine_tuning_rate", "threshold_policy",
+)  # fmt: skip
 _TYPES = typing.get_type_hints(Settings)
 FIELDS = {f.name: f for f in fields(Settings)}
+AUGMENTATIONS: tuple[str, ...]
 AUGMENTATIONS = ("rotation", "zoom", "shear", "translation", "brightness", "contrast", "mirror", "gamma", "sharpness")
 AUGMENTATIONS += ("noise", "frame")
 
 
-def _nearest(name: str, names) -> str:
+def _nearest(name: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)
     return close[0] if close else ""
 
 
-def _convert(name: str, value):
+def _convert(name: str, value: Any) -> Any:
     """`value` (a literal, or text from a command line) as the type of setting `name`, within its range."""
     wanted, meta = _TYPES[name], FIELDS[name].metadata
     converted = value
     if wanted is bool and isinstance(value, str):
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         converted = words.get(value.strip().lower(), value)
-    elif wanted in (int, float) and isinstance(value, str):
-        try:
-            number = float(value)
+    elif (wanted is int and isinstance(value, str)) or (wanted is float and type(value) in (str, int)):
+        with contextlib.suppress(ValueError, OverflowError):
+            converted = number = float(value)
             converted = int(number) if wanted is int and number == int(number) else number
-        except (ValueError, OverflowError):
-            converted = value
-    elif wanted is float and type(value) is int:
-        converted = float(value)
     elif wanted is str and isinstance(value, os.PathLike | float | int) and type(value) is not bool:
         converted = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
     if type(converted) is not wanted:
@@ -274,15 +200,15 @@ def _check_together(settings: Settings) -> None:
             "weights=phantoms first trains the backbone on phantoms: add pretraining_phantoms=1500 "
             "pretraining_epochs=15, or weights=none."
         )
-    asked = [name for name in ("teacher", "frame") if getattr(settings, name)]
-    if asked and settings.cached_views and settings.unfrozen_layers >= 0:
+    new = [name for name in ("teacher", "frame") if getattr(settings, name)]
+    if new and settings.cached_views and settings.unfrozen_layers >= 0:
         raise InputError(
-            f"{asked[0]} needs new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0, or leave "
-            f"{asked[0]} out."
+            f"{new[0]} needs new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0, or leave "
+            f"{new[0]} out."
         )
 
 
-def not_neutral(settings: Settings, names: Iterable[str]) -> dict:
+def non_default(settings: Settings, names: Iterable[str]) -> dict:
     """Those of `names` whose value is not the default of `Settings`, which does nothing special, with their values.
 
     What a result depends on, in a form that stays the same when settings are added.
@@ -303,13 +229,13 @@ def make_settings(
     and nothing drawn; `phantoms` then says how many were drawn into it, unless it is named too. InputError for an
     unknown profile or name (naming the nearest right one), an impossible value, or values that are impossible together.
     """
-    checked = {}
+    checked: dict[str, Any] = {}
     given = overrides or {}
     if base is None:
         profile = _convert("profile", profile)
         base = _fresh(profile, _convert("recipe", given.get("recipe", PROFILES[profile].get("recipe", "classic"))))
         if given.get("data"):
-            checked["phantoms"] = phantoms_in(Path(str(given["data"])).expanduser())
+            checked["phantoms"] = phantoms_in(expanded(str(given["data"])))
     elif "recipe" in given:
         before, after = (_fresh(base.profile, name) for name in (base.recipe, _convert("recipe", given["recipe"])))
         differing = [name for name in FIELDS if getattr(after, name) != getattr(before, name)]
@@ -321,6 +247,11 @@ def make_settings(
     settings = replace(base, **checked)
     _check_together(settings)
     return settings
+
+
+def expanded(path: str) -> Path:
+    """`path` with ~ as the home folder; as it is where nobody is called so."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises
 
 
 def phantoms_in(folder: Path) -> int:
@@ -340,89 +271,14 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
     return pairs
 
 
-def notebook_settings(namespace: dict) -> tuple[Settings, Path]:
-    """Settings and run folder of a notebook, from its `globals()`.
-
-    Reads what the cells that start with "# Parameters" assigned: the notebook's own, and the one papermill injects
-    below it. Any setting may be named there beside `profile` and `run` (folder below reports/, by default named
-    like the profile). A literal counts as it is written there: by now its name may be another's, as `model` is that of
-    a module.
-    """
-    values: dict = {}
-    for source in namespace.get("In", []):
-        if source.lstrip().startswith("# Parameters"):
-            cell = ast.parse(source)
-            nodes = [n for n in ast.walk(cell) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-            values |= {node.id: namespace[node.id] for node in nodes if node.id in namespace}
-            for statement in cell.body:
-                if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                    with contextlib.suppress(ValueError):
-                        values[statement.targets[0].id] = ast.literal_eval(statement.value)
-    run = values.pop("run", "")
-    settings = make_settings(values.pop("profile", "demo"), values)
-    folder = run_folder(run or settings.profile)
-    folder.mkdir(parents=True, exist_ok=True)
-    return settings, folder
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on most."""
-    packages = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "pillow")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
-
-
-def describe(settings: Settings, run: Path) -> str:
-    """A few lines for a notebook's opening: what it works on, where results go, seed, versions."""
-    source = f"{settings.phantoms} phantom patients, drawn by code" if settings.phantoms else dataset_folder(settings)
-    indents = {"initial_indent": "versions  ", "subsequent_indent": " " * 10}
-    lines = [
-        f"profile   {settings.profile}",
-        f"data      {source}",
-        f"run       {shown(run)}",
-        f"seed      {settings.seed}",
-        textwrap.fill(", ".join(f"{n} {v}" for n, v in versions().items()), 80, **indents),
-    ]
-    if settings.phantoms:
-        lines.append("note      phantoms: the numbers below measure the machinery, not medicine")
-    return "\n".join(lines)
-
-
-def shown(path: Path) -> str:
-    """`path` to read: relative to the clone where it lies in it."""
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
-
-
-def weights_origin(settings: Settings) -> str:
-    """Where the backbone's weights come from, without the folders of a file's path."""
-    return settings.weights if settings.weights in WEIGHTS else Path(settings.weights).name
-
-
-def run_folder(name: str) -> Path:
-    """reports/<name>; InputError for a name that could leave reports/ or that some system cannot store."""
-    reserved = re.fullmatch(r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?", name)  # devices on Windows
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name) or name.endswith(".") or reserved:
-        raise InputError(
-            f"run name {name!r} cannot be a folder; use letters, digits, '-', '_' and '.', at most 80, and no name "
-            "that Windows keeps for devices (con, nul)."
-        )
-    return REPORTS / name
-
-
-def dataset_folder(settings: Settings) -> Path:
-    """The dataset of `settings`: `data` where given, else the profile's own folder below data/.
-
-    Phantoms of another number or seed than the profile's have a folder of their own, such as data/demo-600-seed2, so
-    that runs with different seeds leave each other's images alone.
-    """
-    if settings.data:
-        return Path(settings.data).expanduser().resolve()
-    drawn, usual = (settings.phantoms, settings.seed), make_settings(settings.profile)
-    own = not settings.phantoms or drawn == (usual.phantoms, usual.seed)
-    return DATA / (settings.profile if own else f"{settings.profile}-{drawn[0]}-seed{drawn[1]}")
-
-
-def needs(path: Path, notebook: str) -> Path:
-    """`path`, or an InputError that names the notebook which writes it."""
-    if not path.exists():
-        raise InputError(f"{path.name} is missing in {path.parent}: run {notebook} first.")
-    return path
+def list_settings(profile: str) -> str:
+    """Every setting with its value in `profile`, its range, and what it does: first those that most readers change."""
+    values, lines = make_settings(profile), []
+    for title, names in (("Basic", BASIC), ("Advanced", [name for name in FIELDS if name not in BASIC])):
+        lines += ["", f"{title} settings of the profile {profile}:"]
+        for name in names:
+            meta, kind = FIELDS[name].metadata, {bool: "True or False", str: "text"}.get(_TYPES[name], "")
+            choices = ", ".join(PROFILES if name == "profile" else meta["choices"])
+            possible = choices or kind or f"{meta['low']:,} to {meta['high']:,}"
+            lines += [f"  {name} = {getattr(values, name)}  ({possible})", f"      {meta['help']}"]
+    return "\n".join(lines[1:])
