@@ -16,7 +16,9 @@ from helpers import storage
 from helpers.config.recipes import PROFILES, RECIPES
 
 LABELS = ("NORMAL", "PNEUMONIA")
-SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")  # of image files
+SUFFIXES = (
+    ".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".dcm", ".dicom", ".ima", ".tif", ".tiff", ".bmp", ".webp", ".gif",
+)  # of image files  # fmt: skip
 WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
 FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (

@@ -40,14 +40,20 @@ def _refuse(error: OSError) -> None:
     raise InputError(f"the folder {error.filename} cannot be read: {error.strerror}.")
 
 
-def predict_files(predictor: Predictor, paths: Iterable[str], heat_folder: Path | None = None) -> Iterator[dict]:
-    """A row of COLUMNS per path, in order, 16 images at a time; an unreadable image has `error` and no probability."""
+def predict_files(
+    predictor: Predictor, paths: Iterable[str], heat_folder: Path | None = None, age: float | None = None
+) -> Iterator[dict]:
+    """A row of COLUMNS per path, in order, 16 images at a time; an unreadable image has `error` and no probability.
+
+    `age` in years holds where a file does not say it.
+    """
     remaining, done = iter(paths), 0
     while group := list(islice(remaining, 16)):
         decoded, errors = {}, {}
         for path in group:
             try:
-                decoded[path] = images.read(path)
+                found = images.read(path)
+                decoded[path] = found._replace(age=age) if found.age is None else found
             except InputError as error:
                 errors[path] = str(error)
         predictions = dict(zip(decoded, predictor.predict_decoded(decoded.values()), strict=True)) if decoded else {}
@@ -95,6 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", metavar="DIR", help="model folder, such as reports/demo/model")
     parser.add_argument("--csv", metavar="FILE", help="write the table there instead of printing it")
     parser.add_argument("--heatmaps", metavar="DIR", help="write a Grad-CAM overlay per image there")
+    parser.add_argument("--age", type=float, metavar="YEARS", help="of the patient, where the file does not say it")
     given = parser.parse_args(arguments)
     try:
         if not given.model and not config.PRETRAINED.is_dir():
@@ -120,7 +127,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     heat_folder = Path(given.heatmaps) if given.heatmaps else None
     rows = tqdm(
-        predict_files(predictor, paths, heat_folder), total=len(paths), disable=True if output.isatty() else None
+        predict_files(predictor, paths, heat_folder, given.age),
+        total=len(paths),
+        disable=True if output.isatty() else None,
     )
     try:
         failed = write_rows(rows, output)

@@ -1,14 +1,19 @@
-"""Put a run's model into data/pretrained, with a model card: `python -m helpers.publish RUN`."""
+"""Put a run's model into data/pretrained, with a model card: `python -m helpers.publish RUN`.
+
+Its predictions are kept beside it. Without RUN the model there is measured anew from these, as when a formula changes.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import shlex
 import sys
 from pathlib import Path
 
-import jinja2
 import pandas as pd
+from jinja2 import Environment, StrictUndefined, Template
 
 from helpers import config, dataset, evaluation, model, storage
 from helpers.config import InputError
@@ -18,7 +23,7 @@ MOST_BYTES = 12_000_000
 
 
 def publish(run: str, target: Path) -> None:
-    """Copy reports/`run`/model to `target` and write MODEL_CARD.md beside it.
+    """Copy reports/`run`/model to `target` and write MODEL_CARD.md and predictions.csv beside it.
 
     InputError where the run has not been evaluated on test images, is of phantoms or of a saved model, or its model is
     above 12 MB.
@@ -26,7 +31,7 @@ def publish(run: str, target: Path) -> None:
     folder = config.run_folder(run)
     record, card = state.read_record(folder), model.read_card(folder / "model")
     measured = record and state.evaluated(record, folder) and (card.get("metrics") or {}).get("test")
-    if not record or not measured or card.get("phantoms") or "guard_sha256" not in card:
+    if not measured or card.get("phantoms") or "guard_sha256" not in card:
         raise InputError(f"reports/{run} is no finished run on real images: its model has no test numbers to tell.")
     if not card.get("public", True):
         raise InputError(f"reports/{run} was not trained on the public dataset: the card would say what is not so.")
@@ -35,14 +40,8 @@ def publish(run: str, target: Path) -> None:
     size = sum((folder / "model" / name).stat().st_size for name in ("model.keras", model.guard.FILE))
     if size > MOST_BYTES:
         raise InputError(f"the model of reports/{run} has {size / 1e6:.1f} MB; a clone takes {MOST_BYTES / 1e6:.0f}.")
-    text = _card(run, folder, record, card)
-    model.copy(folder / "model", target)
-    storage.write_text(target / "MODEL_CARD.md", text)
-
-
-def _card(run: str, folder: Path, record: dict, card: dict) -> str:
-    """The text of the model card."""
-    settings, command = state.recorded_settings(record), record["command"]
+    settings, metrics = state.recorded_settings(record), card["metrics"]
+    command = record["command"]
     for key in provenance.PATHS:  # of this machine, but for other runs: their last part says enough
         value = getattr(settings, key)
         if value and not value.startswith("reports/"):
@@ -51,53 +50,97 @@ def _card(run: str, folder: Path, record: dict, card: dict) -> str:
     manifest = dataset.read_table(folder / "manifest.csv", "01_eda")
     numbers = dataset.shared_numbers(manifest)
     sizes = manifest.loc[~manifest["excluded"], ["width", "height"]].drop_duplicates().astype(int).to_numpy().tolist()
-    counted = dataset.read_table(folder / "splits.csv", "02_preprocessing").groupby("split", sort=False)
-    flow = counted.agg(
-        n=("path", "size"), patients=("patient", "nunique"), ill=("label", lambda part: (part == "PNEUMONIA").mean())
-    )
-    entries = record["notebooks"]
-    made = [stem for stem in entries if stem[:2] in ("03", "04", "05")]
-    explained = any(stem[:2] == "06" and entry.get("status") == "done" for stem, entry in entries.items())
-    environment = jinja2.Environment(  # noqa: S701 - Markdown, of our own numbers
-        loader=jinja2.FileSystemLoader(report.TEMPLATES), trim_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["interval"] = evaluation.with_interval
-    return environment.get_template("model_card.md.j2").render(
+    splits = dataset.read_table(folder / "splits.csv", "02_preprocessing")
+    text = _template().render(
+        flow=_flow(splits),
+        excluded=int((manifest["excluded"] & (manifest["split"] != "test")).sum()),
+        numbers=numbers.loc["bare number", "in test"],
+        shared=numbers.loc["bare number", "in both"],
+        within=numbers.loc["patient (number and subtype)", "in both"],
+        size_of_copies=sizes[0] if len(sizes) == 1 else None,
         card=card,
         settings=settings,
-        run=shlex.quote(run),
+        commit=_commits(record),
         command=command,
-        code=[entries[stem] | {"number": stem[:2], "code": provenance.commit_of(entries[stem])} for stem in made],
-        flow=flow.reindex([name for name in ("train", "validation", "test") if name in flow.index]).itertuples(),
-        excluded=int((manifest["excluded"] & (manifest["split"] != "test")).sum()),
-        numbers=numbers.loc["bare number"],
-        within=numbers.loc["patient (number and subtype)", "in both"],
-        size=sizes[0] if len(sizes) == 1 else None,
-        certainty={name: _certainty(part, card) for name, part in predictions.groupby("split")},
-        measured={name: evaluation.table(part) for name, part in card["metrics"].items()},
-        explained=storage.read_json(folder / "explanations.json") if explained else None,
+        run=shlex.quote(run),
+        doubt="\n".join(_doubt(name, part, card) for name, part in predictions.groupby("split")),
+        tables="\n\n".join(_table(name, part) for name, part in metrics.items()),
+        heatmaps=_heatmaps(folder, record),
     )
+    model.copy(folder / "model", target)
+    storage.write_text(target / "MODEL_CARD.md", text)
+    patients = splits[["path", "patient", "subtype"]]
+    dataset.write_table(predictions.merge(patients, on="path", validate="one_to_one"), target / "predictions.csv")
 
 
-def _certainty(part: pd.DataFrame, card: dict) -> list[str]:
-    """Of a split: how many are uncertain, wrong although certain, and wrongly certain in either class."""
-    p, ill, (low, high) = part["probability"], part["label"] == "PNEUMONIA", card["uncertain"]
-    sure = evaluation.certain(ill, p, card["threshold"], card["uncertain"])
-    return [
-        f"{len(part) - sure['n']} of {len(part)}",
-        f"{sure['n'] - sure['right']} of {sure['n']}",
-        f"{(p[~ill] > high).sum()} of {(~ill).sum()}",
-        f"{(p[ill] < low).sum()} of {ill.sum()}",
-    ]
+def remeasure(target: Path) -> None:
+    """Measure the model in `target` anew from predictions.csv beside it: metrics in model.json, tables in the card."""
+    card, text = model.read_card(target), (target / "MODEL_CARD.md").read_text(encoding="utf-8")
+    usual, metrics = config.Settings(), {}
+    for name, part in dataset.read_table(target / "predictions.csv", "helpers.publish").groupby("split"):
+        policy = card["threshold"], card["threshold_policy"]
+        metrics[name] = evaluation.summarise(part, *policy, usual.resamples, usual.seed)
+        text = re.sub(rf"(?m)^\| {name} \(n = \d+\) \| .*\n(\|.*\n)+", _table(name, metrics[name]) + "\n", text)
+    model.write_card(target, card | {"metrics": metrics})
+    storage.write_text(target / "MODEL_CARD.md", text)
+
+
+def _commits(record: dict) -> str:
+    """The commit that trained and evaluated the model, or several with their notebooks."""
+    found: dict[str, list[str]] = {}
+    for stem, entry in record["notebooks"].items():
+        if stem[:2] in ("03", "04", "05"):
+            found.setdefault(provenance.commit_of(entry), []).append(stem[:2])
+    if len(found) == 1:
+        return next(iter(found))
+    return ", ".join(f"{commit} (notebook {', '.join(numbers)})" for commit, numbers in found.items())
+
+
+def _template() -> Template:
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701 (Markdown)
+    return environment.from_string((report.TEMPLATES / "model_card.md.j2").read_text(encoding="utf-8"))
+
+
+def _flow(splits: pd.DataFrame) -> str:
+    """The rows of the card's table of images and patients."""
+    counted = splits.groupby("split", sort=False).agg(
+        n=("path", "size"), patients=("patient", "nunique"), ill=("label", lambda part: (part == "PNEUMONIA").mean())
+    )
+    rows = counted.reindex([name for name in ("train", "validation", "test") if name in counted.index]).itertuples()
+    return "\n".join(f"| {row.Index} | {row.n} | {row.patients} | {row.ill:.1%} |" for row in rows)
+
+
+def _doubt(name: str, part: pd.DataFrame, card: dict) -> str:
+    """One row of the card's table on the uncertain range."""
+    found = evaluation.certainty(part["label"] == "PNEUMONIA", part["probability"], card["uncertain"])
+    total, by_class = found.sum(), zip(found["wrong"], found["images"], strict=True)
+    cells = [f"{total['uncertain']} of {total['images']}", f"{total['wrong']} of {total['right'] + total['wrong']}"]
+    cells += [f"{wrong} of {images}" for wrong, images in by_class]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _heatmaps(folder: Path, record: dict) -> dict:
+    """What notebook 06 measured; nothing where it did not run, or not on this model."""
+    if not any(stem.startswith("06") and entry.get("status") == "done" for stem, entry in record["notebooks"].items()):
+        return {}
+    found = json.loads((folder / "explanations.json").read_text(encoding="utf-8"))
+    shown = {n: evaluation.with_interval(v) if isinstance(v, dict) else v for n, v in found["summary"].items()}
+    return {"split": found["split"], "rows": [(n, "–" if v is None else v) for n, v in shown.items()]}
+
+
+def _table(name: str, summary: dict) -> str:
+    rows = evaluation.table(summary)
+    lines = [f"| {name} (n = {summary['n']}) | value | 95% interval | images |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows.itertuples(index=False)])
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; exit status 2 where the run's model cannot be published."""
+    """The command; exit status 2 where the run's model cannot be published, or none is there to be measured."""
     parser = argparse.ArgumentParser(prog="python -m helpers.publish", description=__doc__)
-    parser.add_argument("run", help="folder below reports/")
+    parser.add_argument("run", nargs="?", help="folder below reports/; left out: measure the model in the clone anew")
     given = parser.parse_args(arguments)
     try:
-        publish(given.run, config.PRETRAINED)
+        publish(given.run, config.PRETRAINED) if given.run else remeasure(config.PRETRAINED)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

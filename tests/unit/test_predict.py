@@ -17,7 +17,7 @@ from PIL import Image
 
 from helpers import config, images, model, predict, storage
 from helpers.config import InputError
-from tests.conftest import planted_film, planted_logit
+from tests.conftest import dicom, planted_film, planted_logit
 
 HEADER = "path,probability,label,threshold,warnings,error"
 
@@ -114,6 +114,34 @@ def test_doubts_say_why_a_number_may_not_mean_much(image, said):
     found = list(predict.doubts(image))
     assert len(found) == len(said)
     assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
+
+
+@pytest.mark.parametrize("grey", [0, 7, 128, 255])
+def test_a_picture_that_shows_next_to_nothing_gets_no_sure_answer(planted, grey):
+    film = np.full((200, 200), grey, np.uint8)
+    film[5:15, 5:30] = 255  # a letter
+    if grey < 200:
+        film[20:] += planted_film(size=200)[20:] // 20  # of the film, nearly nothing
+    for threshold in (0.01, 0.4, 0.99):
+        card = {"threshold": threshold, "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0}}
+        found = predict.Predictor(planted, card).predict(png(film))
+        assert found.uncertain
+        assert found.stranger
+        assert "almost uniform image" in found.warnings
+        assert found.warnings[-1] == predict.UNCERTAIN
+
+
+@pytest.mark.parametrize(
+    ("public", "age", "warned"),
+    [(True, 62, True), (True, 7, True), (True, 6.9, False), (True, 0, False), (True, None, False), (False, 62, False)],
+)
+def test_the_age_is_warned_of_where_the_model_is_for_children(planted, public, age, warned):
+    card = {"threshold": 0.4, "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0}, "public": public}
+    notes = (images.NOT_A_CHILD,) if age and age >= 7 else ()
+    decoded = images.Decoded(planted_film(size=100), notes, age)
+    found = next(predict.Predictor(planted, card).predict_decoded([decoded])).warnings
+    said = f"made for children of 1 to 5; this patient's age is {int(age or 0)} years: do not trust the number"
+    assert found == ((said,) if warned else ())
 
 
 # The command
@@ -223,8 +251,19 @@ def test_more_images_than_a_batch_come_in_order(command, tmp_path):
 def test_warnings_are_in_the_row(command, tmp_path):
     (tmp_path / "tiny.png").write_bytes(png(np.zeros((10, 100), np.uint8)))
     _, rows, _ = command(tmp_path / "tiny.png")
-    assert rows[0]["warnings"].count("; ") == 2
+    assert rows[0]["warnings"].count("; ") == 3
     assert rows[0]["label"] == "NORMAL"
+
+
+def test_the_age_given_holds_where_the_file_does_not_say_it(command, tmp_path):
+    film = planted_film(size=100)
+    (tmp_path / "a.png").write_bytes(png(film))
+    (tmp_path / "b.dcm").write_bytes(dicom(film, bits=8, PatientAge="003Y", PatientName="Doe^Jane"))
+    _, rows, _ = command("--age", 62, tmp_path / "a.png", tmp_path / "b.dcm")
+    assert ["62 years" in row["warnings"] for row in rows] == [True, False]
+    assert not any("Doe" in text for row in rows for text in row.values())
+    _, rows, _ = command(tmp_path / "a.png")
+    assert rows[0]["warnings"] == ""
 
 
 def test_names_with_commas_quotes_and_umlauts_survive(command, tmp_path):
