@@ -22,17 +22,12 @@ class Upload(anywidget.AnyWidget):
     """
 
     _esm = Path(__file__).with_name("upload.js")
-    _css = """
-    .xray-upload { display: inline-block; padding: 8px 12px; border: 1px dashed #888; border-radius: 6px; }
-    .xray-upload input { max-width: 100%; }
-    .xray-upload-note { min-height: 1.4em; }
-    """
-    accept = traitlets.Unicode("").tag(sync=True)
+    hint = traitlets.Unicode().tag(sync=True)
     limit = traitlets.Int(MOST_BYTES).tag(sync=True)
     most = traitlets.Int(MOST_FILES).tag(sync=True)
 
-    def __init__(self, on_file: Callable[[str, bytes, bool], Future], accept: str):
-        super().__init__(accept=accept)
+    def __init__(self, on_file: Callable[[str, bytes, bool], Future], hint: str):
+        super().__init__(hint=hint)
         self._on_file, self._pieces, self._busy = on_file, bytearray(), Future()
         self._busy.set_result(None)
         self.on_msg(self._on_piece)
@@ -47,6 +42,7 @@ class Upload(anywidget.AnyWidget):
             return
         self._pieces += buffers[0]
         if message["last"]:
+            self.send({"received": True})
             whole, self._pieces = bytes(self._pieces), bytearray()
             self._busy = self._on_file(str(message["name"])[:255], whole, bool(message.get("first", True)))
             self._busy.add_done_callback(lambda _: self.send({"taken": True}))
