@@ -42,12 +42,10 @@ class App:
         self._drawing = threading.RLock()  # the worker and the person's own events draw on one page
         self._waiting = 0  # images handed to the worker and not yet answered
         self._staying = False  # the person looks at an earlier image
-        self._order = list(np.random.default_rng(7).permutation(list(samples)))  # thumbnails do not tell the classes
-        hint = (
-            f"JPEG, PNG or DICOM, with or without a suffix, up to {MOST_BYTES // 2**20} MB each. They stay in memory."
-        )
+        self.order = list(np.random.default_rng(7).permutation(list(samples)))  # thumbnails do not tell the classes
+        hint = f"JPEG, PNG, DICOM and others, up to {MOST_BYTES // 2**20} MB each; they stay in memory"
         self.upload = Upload(self._on_upload, hint)
-        self.gallery = Gallery([samples[title] for title in self._order], self.choose)
+        self.gallery = Gallery([samples[title] for title in self.order], self.choose)
         self.viewer = Viewer(self.show_next_uncertain)
         self.page = widgets.VBox()
         self.page.add_class("xray-page")
@@ -84,7 +82,7 @@ class App:
         tested = (self.predictor.card.get("metrics") or {}).get("test") or {}
         self.prevalence = widgets.BoundedFloatText(
             round(100 * tested.get("prevalence", 0.5), 1), min=0, max=100, description="Pneumonia in 100 patients",
-            style={"description_width": "200px"}, layout={"width": "min(320px, 98%)"},
+            style={"description_width": "230px"}, layout={"width": "min(320px, 98%)"},
         )  # fmt: skip
         self.separator = widgets.Dropdown(
             options=list(session.SEPARATORS), description="CSV with", style=_NAMED, layout={"width": "min(320px, 98%)"}
@@ -109,7 +107,7 @@ class App:
         """Display the page, with a still picture of a sample for reports, which have no kernel."""
         about = widgets.HTML(f"<div class='xray'><p>{html.escape(self.describe_model())}</p></div>")
         self.page.children = (
-            widgets.HTML(STYLE + self._lead()), self.upload, self.gallery, self.status, self.row, self.answer,
+            widgets.HTML(STYLE + self.lead()), self.upload, self.gallery, self.status, self.row, self.answer,
             self.guess, self.viewer, self.noted, *self.folds, _fold("About this model", about), self.table,
             self.separator,
         )  # fmt: skip
@@ -129,7 +127,7 @@ class App:
         """Which model this is, and what is known about its worth."""
         return f"{f'Model: {self.name}. ' if self.name else ''}{answer.describe_model(self.predictor.card)}"
 
-    def _lead(self) -> str:
+    def lead(self) -> str:
         """For whom the model was made; and a caution where samples are phantoms and the model is of X-rays."""
         lead = f"<b>Made for {predict.made_for(self.predictor.card)}.</b> Not a medical device."
         drawn = any(title.startswith(PHANTOM) for title in self.samples) and not self.predictor.card.get("phantoms")
@@ -138,7 +136,7 @@ class App:
 
     def choose(self, number: int) -> Future:
         """Predict the sample of this number; the answer is hidden until the person has read the image."""
-        title = self._order[number]
+        title = self.order[number]
         self._staying = False
         return self.add(f"Sample {number + 1}", self.samples[title], title)
 

@@ -290,6 +290,9 @@ function render({ model, el }) {
     for (const control of root.querySelectorAll(".xray-tools:last-of-type button, .xray-tools:first-child > *")) control.disabled = !reportable;
     method.value = model.get("method");
     if (original) update();
+    for (const slider of page?.querySelectorAll("[role=slider]") || []) { // ipywidgets leaves them without a name
+      slider.setAttribute("aria-label", slider.closest(".jupyter-widgets").querySelector("label").textContent);
+    }
     if (original && document.activeElement === document.body) root.focus({ preventScroll: true }); // nobody's focus is lost
   }
 

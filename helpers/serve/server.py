@@ -5,7 +5,7 @@ from __future__ import annotations
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.web import HTTPError, RequestHandler
 from traitlets.config import Config
-from voila.app import Voila, VoilaKernelWebsocketHandler
+from voila.app import Voila, VoilaKernelWebsocketHandler, VoilaShutdownKernelHandler
 
 from helpers.serve.command import HERE
 
@@ -29,15 +29,26 @@ class Kernels(AsyncMappingKernelManager):
             self.starting -= 1
 
 
-class Channels(VoilaKernelWebsocketHandler):
-    """The connection of a visitor to their kernel."""
+class _Vouched:
+    """A request may come from another host than the one it was sent to, where the page's own cookie vouches for it.
+
+    So it is behind a proxy that rewrites the host. Browsers send that cookie with no request that another site has
+    caused (SameSite=Strict).
+    """
 
     def check_origin(self, origin: str = "") -> bool:
-        """As Jupyter does; or by the page's own cookie, where a proxy in front has rewritten the host.
-
-        Browsers send that cookie with no request that another site has caused (SameSite=Strict).
-        """
         return bool(self.get_signed_cookie(_COOKIE)) or super().check_origin(origin)
+
+
+class Channels(_Vouched, VoilaKernelWebsocketHandler):
+    """The connection of a visitor to their kernel."""
+
+
+class Shutdown(_Vouched, VoilaShutdownKernelHandler):
+    """The end of a visitor's kernel."""
+
+
+OURS = {VoilaKernelWebsocketHandler: Channels, VoilaShutdownKernelHandler: Shutdown}
 
 
 class Page(Voila):
@@ -49,13 +60,12 @@ class Page(Voila):
         if self.server_url != "/":
             self.server_url = "/"
             handlers += super().init_handlers()
-        ours = {VoilaKernelWebsocketHandler: Channels}
-        return [(address, ours.get(handler, handler), *more) for address, handler, *more in handlers]
+        return [(address, OURS.get(handler, handler), *more) for address, handler, *more in handlers]
 
 
 def set_cookies(request: RequestHandler, **_) -> None:
-    """Before a kernel starts: set the cookie that `Channels` asks for, and Jupyter's own, without which the page's last
-    word, "end my kernel", is not believed. Voila alone never sets it."""
+    """Before a kernel starts: set the cookie that vouches for a request; and Jupyter's own, which Voila never sets, and
+    without which the page's last word, "end my kernel", is not believed."""
     request.set_signed_cookie(_COOKIE, "1", path=request.base_url, samesite="Strict", httponly=True)
     _ = request.xsrf_token  # reading the token sets the cookie
 
