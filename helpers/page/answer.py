@@ -202,7 +202,10 @@ def report(answer: Answer, card: dict, threshold: float, model: str) -> dict:
     lines += [f"Age given: {answer.age:g} years"] if answer.age is not None else []
     lines += [f"Reader's own label: {answer.reading}"] if answer.reading else []
     lines += [f"True label: {answer.truth}"] if answer.truth else []
-    lines += [f"Model: {model}, sha256 {card.get('sha256', 'unknown')[:16]}", describe_operating_point(card, threshold)]
+    lines += [
+        f"Model: {' '.join([model, card.get('sha256', '')[:16]]).strip()}",
+        describe_operating_point(card, threshold),
+    ]
     p = answer.prediction.probability
     return {
         "file": answer.file,
