@@ -29,7 +29,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Download, Locator, Page, expect, sync_playwright
 
-from helpers import model, predict
+from helpers import config, model, predict
 from helpers.page import app, upload
 from helpers.serve import server
 from tests.conftest import dicom, make_clone, planted_film
@@ -732,6 +732,11 @@ def test_a_dirty_home_changes_nothing(browser, folder, tmp_path):
         person.upload(("film.jpeg", encoded(SICK, "JPEG")))
         person.expect_text("Signs of pneumonia")
     assert before.items() <= {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}.items()
+
+
+def test_the_container_s_health_check_asks_for_what_is_served(address):
+    (path,) = re.findall(r"http://127\.0\.0\.1:8866/([^']+)'", (config.ROOT / "Dockerfile").read_text())
+    assert status(address + path) == 200
 
 
 def test_while_the_model_is_loaded_the_page_says_so(browser, address):
