@@ -9,26 +9,24 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import ipywidgets as widgets
 import numpy as np
 from IPython.display import display
 
-from helpers import config, images, predict
+from helpers import images, predict
 from helpers.config import InputError
 from helpers.page import answer, session
 from helpers.page.answer import Answer
+from helpers.page.layout import GUESSES, NO_READING, Layout
 from helpers.page.samples import PHANTOM, Gallery
 from helpers.page.still import STYLE, still_picture
-from helpers.page.upload import MOST_BYTES, Upload
+from helpers.page.upload import Upload
 from helpers.page.viewer import Viewer, heat_bytes, png, reduced
 
 _MOST_ROWS = 500  # of the session's table
 _WORKER = "predictions"  # name of the thread
-_NO_READING = "not given"
-_NAMED, _WIDE = {"description_width": "120px"}, {"width": "min(560px, 98%)"}
 
 
-class App:
+class App(Layout):
     """The page of one person. It holds the predictor, the samples, and small pictures of what was predicted.
 
     Predictions run in a thread of their own, one after the other, so that the page goes on answering. Nothing that is
@@ -43,57 +41,13 @@ class App:
         self._waiting = 0  # images handed to the worker and not yet answered
         self._staying = False  # the person looks at an earlier image
         self.order = list(np.random.default_rng(7).permutation(list(samples)))  # thumbnails do not tell the classes
-        hint = f"JPEG, PNG, DICOM and others, up to {MOST_BYTES // 2**20} MB each; they stay in memory"
-        self.upload = Upload(self._on_upload, hint)
-        self.gallery = Gallery([samples[title] for title in self.order], self.choose)
-        self.viewer = Viewer(self.show_next_uncertain)
-        self.page = widgets.VBox()
-        self.page.add_class("xray-page")
-        self.status, self.answer, self.table, self.meaning = (widgets.HTML() for _ in range(4))
-        self._make_controls()
-        for later in (self.row, self.noted, self.guess, *self.folds):  # nothing to control before the first answer
-            later.layout.display = "none"
-
-    def _make_controls(self) -> None:
-        self.chosen = widgets.Dropdown(options=[], description="Shown", style=_NAMED, layout=_WIDE)
-        self.next = widgets.Button(description="Next uncertain (n)", layout={"width": "auto"})
-        self.age = widgets.Text(
-            description="Age in years", placeholder="may stay empty", continuous_update=False, style=_NAMED,
-            layout={"width": "min(320px, 98%)"},
+        prevalence = ((predictor.card.get("metrics") or {}).get("test") or {}).get("prevalence", 0.5)
+        super().__init__(
+            Upload(self._on_upload), Gallery([samples[title] for title in self.order], self.choose),
+            Viewer(self.show_next_uncertain), predictor.threshold, prevalence,
         )  # fmt: skip
-        self.reading = widgets.Dropdown(
-            options=[_NO_READING, *config.LABELS, "unsure"], description="Your reading", style=_NAMED,
-            layout={"width": "min(320px, 98%)"},
-        )  # fmt: skip
-        guesses = (("I see pneumonia", "PNEUMONIA"), ("I see none", "NORMAL"), ("Show the answer", ""))
-        self.guesses = [
-            widgets.Button(description=text, button_style="primary" if value else "", layout={"width": "auto"})
-            for text, value in guesses
-        ]
-        for button, (_, value) in zip(self.guesses, guesses, strict=True):
-            button.on_click(lambda _, value=value: self._reveal(value))
-        self.threshold = widgets.FloatSlider(
-            self.predictor.threshold, min=0, max=1, step=0.001, description="Threshold", readout_format=".3f",
-            style=_NAMED, layout=_WIDE,
-        )  # fmt: skip
-        self.reset = widgets.Button(
-            description="The model's own threshold", layout={"width": "auto", "align_self": "flex-start"}
-        )
-        tested = (self.predictor.card.get("metrics") or {}).get("test") or {}
-        self.prevalence = widgets.BoundedFloatText(
-            round(100 * tested.get("prevalence", 0.5), 1), min=0, max=100, description="Pneumonia in 100 patients",
-            style={"description_width": "230px"}, layout={"width": "min(320px, 98%)"},
-        )  # fmt: skip
-        self.separator = widgets.Dropdown(
-            options=list(session.SEPARATORS), description="CSV with", style=_NAMED, layout={"width": "min(320px, 98%)"}
-        )
-        self.separator.layout.display = "none"
-        self.row, self.noted = _row(self.chosen, self.next), _row(self.age, self.reading)
-        self.guess = _row(*self.guesses)
-        self.folds = [
-            _fold("What does this number mean?", self.meaning, self.prevalence),
-            _fold("Another threshold", self.threshold, self.reset),
-        ]
+        for button, reading in zip(self.guesses, GUESSES.values(), strict=True):
+            button.on_click(lambda _, reading=reading: self._reveal(reading))
         self.chosen.observe(self._on_chosen, "value")
         self.next.on_click(lambda _: self.show_next_uncertain())
         self.age.observe(self._on_age, "value")
@@ -101,16 +55,11 @@ class App:
         self.viewer.observe(lambda _: self._show(), "method")
         for control in (self.threshold, self.prevalence, self.separator):
             control.observe(lambda _: self._decide(), "value")
-        self.reset.on_click(lambda _: setattr(self.threshold, "value", self.predictor.threshold))
+        self.reset.on_click(lambda _: setattr(self.threshold, "value", predictor.threshold))
 
     def show(self) -> None:
         """Display the page, with a still picture of a sample for reports, which have no kernel."""
-        about = widgets.HTML(f"<div class='xray'><p>{html.escape(self.describe_model())}</p></div>")
-        self.page.children = (
-            widgets.HTML(STYLE + self.lead()), self.upload, self.gallery, self.status, self.row, self.answer,
-            self.guess, self.viewer, self.noted, *self.folds, _fold("About this model", about), self.table,
-            self.separator,
-        )  # fmt: skip
+        page = self.lay_out(STYLE + self.lead(), f"<div class='xray'><p>{html.escape(self.describe_model())}</p></div>")
         still = ""
         if self.samples:
             title, source = next(reversed(self.samples.items()))
@@ -119,9 +68,7 @@ class App:
                 self._explain(shown, self.viewer.method)
             still = STYLE + self._describe(shown) + still_picture(shown, self.viewer.method)
         note = "<p><em>A still picture: in JupyterLab or with make app, this is where you choose or upload.</em></p>"
-        display(
-            self.page._repr_mimebundle_() | {"text/html": note + still, "text/plain": "the prediction page"}, raw=True
-        )
+        display(page._repr_mimebundle_() | {"text/html": note + still, "text/plain": "the prediction page"}, raw=True)
 
     def describe_model(self) -> str:
         """Which model this is, and what is known about its worth."""
@@ -231,7 +178,7 @@ class App:
             self._decide()
 
     def _on_reading(self, change: dict) -> None:
-        shown, reading = self.chosen.value, "" if change["new"] == _NO_READING else change["new"]
+        shown, reading = self.chosen.value, "" if change["new"] == NO_READING else change["new"]
         if shown is not None and shown.reading != reading:
             shown.reading = reading
             self._decide()
@@ -248,7 +195,7 @@ class App:
             if shown is None:
                 return
             self.age.value = "" if shown.age is None else f"{shown.age:g}"
-            self.reading.value = shown.reading or _NO_READING
+            self.reading.value = shown.reading or NO_READING
             self._decide()
             heat = shown.heat.get(method)
             with self.viewer.hold_sync():
@@ -286,10 +233,8 @@ class App:
                 ]
                 text = "".join(f"<p>{html.escape(part)}</p>" for part in parts if part)
                 self.meaning.value = f"<div class='xray'>{text}</div>"
-            for part, there in ((self.row, True), (self.separator, True), (self.guess, shown.hidden)):
+            for part, there in self.appearing(readable, shown.hidden):
                 part.layout.display = None if there else "none"
-            for part in (self.noted, *self.folds):
-                part.layout.display = None if readable else "none"
 
     def _at(self) -> float:
         """The threshold that is set; the slider goes in steps, and the nearest to the model's own stands for that."""
@@ -302,25 +247,3 @@ class App:
     def rows(self) -> list[dict[str, str]]:
         """The session so far, a row of text per image, with the columns of the CSV file."""
         return session.rows(self.answers, self.predictor.card, self._at())
-
-
-def _row(*parts: widgets.Widget) -> widgets.HBox:
-    row = widgets.HBox(parts)
-    row.add_class("xray-row")
-    return row
-
-
-def _fold(title: str, *parts: widgets.Widget) -> widgets.VBox:
-    """Parts that a button folds out."""
-    button, inside = widgets.ToggleButton(description=f"▸ {title}"), widgets.VBox(parts)
-    inside.layout.display = "none"
-
-    def turn(change: dict) -> None:
-        button.description = f"{'▾' if change['new'] else '▸'} {title}"
-        inside.layout.display = None if change["new"] else "none"
-
-    button.observe(turn, "value")
-    button.add_class("xray-fold-button")
-    fold = widgets.VBox([button, inside])
-    fold.add_class("xray-fold")
-    return fold
