@@ -38,7 +38,7 @@ class Answer:
 
     def warnings(self, card: dict) -> list[str]:
         """Why not to trust the number, without the uncertain range, which is part of the answer."""
-        told = [predict.age_warning(card, self.age), *self.prediction.warnings]
+        told = dict.fromkeys([predict.age_warning(card, self.age), *self.prediction.warnings])  # each once
         return [warning for warning in told if warning and warning != predict.UNCERTAIN]
 
 

@@ -147,6 +147,7 @@ class App(Layout):
         with self._drawing:
             self.chosen.value = picked = change["new"]  # the list may have been made anew meanwhile
             self._staying = picked is not self.answers[-1]
+            self._say_waiting()  # in place of a word about the image before
             self._show()
 
     def show_next_uncertain(self) -> None:

@@ -1,7 +1,7 @@
 """An upload widget that takes large files: the browser checks the size and sends them in pieces; see upload.js.
 
-Not ipywidgets' FileUpload: it sends a file as one message, and of more than 10 MB nothing arrives (measured on the page: 8 MB do,
-12 do not).
+Not ipywidgets' FileUpload: it sends a file as one message, and the server drops what exceeds 10 MB (measured: a file
+of 8 MB arrives, one of 12 does not).
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from helpers.config import InputError
 
 UNCERTAIN = "uncertain: needs a reader"
 UPSIDE_DOWN = "seems to be upside down: do not trust the number, turn the image and try again"
-OLDEST = 6  # years, for a model that was made for children of 1 to 5
 STRANGE = "does not look like what the model was made for ({}): do not trust the number"
 
 
@@ -95,9 +94,9 @@ def made_for(card: dict) -> str:
 
 def age_warning(card: dict, age: float | None) -> str:
     """Why not to trust the model of this card on a patient of `age` in years; "" where nothing is known against it."""
-    if age is None or card.get("phantoms") or not card.get("public", True) or 0 <= age <= OLDEST:
+    if age is None or age < 7 or card.get("phantoms") or not card.get("public", True):
         return ""
-    return f"made for children of 1 to 5; the age given is {age:g} years: do not trust the number"
+    return f"made for children of 1 to 5; this patient's age is {int(age)} years: do not trust the number"
 
 
 def doubts(image: np.ndarray) -> Iterator[str]:

@@ -640,7 +640,7 @@ def test_prevalence_changes_what_is_told_and_never_the_decision(planted, planted
 def test_the_age_warns_where_the_model_was_not_made_for_it(of_children, typed, warned):
     upload(of_children, "sick.png", png(SICK))
     of_children.age.value = typed
-    assert ("made for children of 1 to 5; the age given is 62 years" in shown(of_children)) is warned
+    assert ("made for children of 1 to 5; this patient's age is 62 years" in shown(of_children)) is warned
     (row,) = csv_rows(of_children)
     assert row["age"] == typed.replace(",", ".")
     assert (row["decision"], bool(row["warnings"])) == ("PNEUMONIA", warned)

@@ -373,7 +373,9 @@ def test_keys_type_in_a_field_and_do_nothing_else(visit):
     visit.expect_heat()
     field.fill("62")
     field.press("Enter")
-    expect(visit.page.locator(".xray-banner")).to_contain_text("made for children of 1 to 5; the age given is 62 years")
+    expect(visit.page.locator(".xray-banner")).to_contain_text(
+        "made for children of 1 to 5; this patient's age is 62 years"
+    )
     banner, line = (visit.page.locator(name).bounding_box() for name in (".xray-banner", ".xray-line"))
     assert banner["y"] < line["y"]
     assert visit.table()[-1]["age"] == "62"
