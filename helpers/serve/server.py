@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError, RedirectHandler, RequestHandler
 from traitlets.config import Config
 from voila.app import Voila, VoilaKernelWebsocketHandler, VoilaShutdownKernelHandler
 
@@ -58,6 +58,7 @@ class Page(Voila):
         """What answers which address."""
         handlers = super().init_handlers()
         if self.server_url != "/":
+            handlers.append((self.server_url.rstrip("/"), RedirectHandler, {"url": self.server_url}))
             self.server_url = "/"
             handlers += super().init_handlers()
         return [(address, OURS.get(handler, handler), *more) for address, handler, *more in handlers]
