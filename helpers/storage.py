@@ -8,6 +8,20 @@ import os
 import sys
 from pathlib import Path
 
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "\uff1d",
+    "\uff0b",
+    "\uff0d",
+    "\uff20",
+)  # how formulas begin; the last, wide
+
 
 def write_text(path: Path, text: str) -> None:
     """Write aside, then rename, so that a reader never meets half a file. UTF-8, "\\n" line ends."""
@@ -42,6 +56,11 @@ def read_json(path: Path) -> dict:
 def writable(text: str) -> str:
     """`text` as it can be written down: bytes of a file's name that are no UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def no_formula(text: str) -> str:
+    """`text` as a cell that no spreadsheet takes for a formula: an apostrophe before what begins as one."""
+    return "'" + text if text.startswith(FORMULA) else text
 
 
 def sha256(file: Path) -> str:

@@ -23,8 +23,11 @@ COLUMNS = ("path", "probability", "label", "threshold", "warnings", "error")
 
 
 def find_images(arguments: list[str]) -> Iterator[str]:
-    """Every file named, and for every folder its files with an image's suffix, recursively, sorted."""
-    for argument in arguments:
+    """Every file named, and for every folder its files with an image's suffix, recursively, sorted.
+
+    What would begin as a formula in a spreadsheet gets "./" before it, and is the same file.
+    """
+    for argument in (f"./{name}" if name.startswith(storage.FORMULA) else name for name in arguments):
         if not Path(argument).is_dir():
             yield argument
             continue
@@ -118,7 +121,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(f"there is no image in {', '.join(given.images)} ({', '.join(config.SUFFIXES)}).")
         if not given.csv and isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
             sys.stdout.reconfigure(encoding="utf-8")  # a file, as --csv would write it; a terminal has its own
-        output = open(given.csv, "w", newline="", encoding="utf-8") if given.csv else sys.stdout  # noqa: SIM115, PTH123
+        # Excel takes a file for UTF-8 by its byte order mark alone; where all is ASCII, other programs need none.
+        encoding = "utf-8" if "".join(paths).isascii() else "utf-8-sig"
+        output = open(given.csv, "w", newline="", encoding=encoding) if given.csv else sys.stdout  # noqa: SIM115, PTH123
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

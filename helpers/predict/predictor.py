@@ -80,8 +80,8 @@ class Predictor:
     def _notes(self, one: images.Decoded) -> Iterator[str]:
         """What the file says against a prediction by this model; a patient's age, where the model is for children."""
         yield from (note for note in one.notes if note != images.NOT_A_CHILD)
-        if one.age is not None and one.age >= 7 and for_children(self.card):
-            yield f"made for children of 1 to 5; this patient's age is {int(one.age)} years: do not trust the number"
+        if warning := age_warning(self.card, one.age):
+            yield warning
 
     def uncertain(self, probability: float) -> bool:
         """Whether `probability` lies in the band that model.json names, from low to high."""
@@ -105,6 +105,13 @@ def made_for(card: dict) -> str:
 def for_children(card: dict) -> bool:
     """Whether the model of this card was trained on the public dataset's children; older cards do not say, but were."""
     return not card.get("phantoms") and card.get("public", True)
+
+
+def age_warning(card: dict, age: float | None) -> str:
+    """Why not to trust the model of this card on a patient of `age` in years; "" where nothing is known against it."""
+    if age is None or age < 7 or not for_children(card):
+        return ""
+    return f"made for children of 1 to 5; this patient's age is {int(age)} years: do not trust the number"
 
 
 def doubts(image: np.ndarray) -> Iterator[str]:

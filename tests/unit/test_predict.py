@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -294,6 +295,28 @@ def test_without_a_file_the_table_is_printed(planted_folder, folder, capsys):
     assert lines[0] == HEADER
     assert lines[1].startswith(f"{folder}/a.PNG,")
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("name", ["=2+3.png", "+1.png", "@SUM(A1).png", "-1.png", "\uff1d1.png"])
+def test_a_path_is_no_formula_in_a_spreadsheet_and_still_opens(command, folder, monkeypatch, name):
+    monkeypatch.chdir(folder)
+    shutil.copy("a.PNG", name)
+    Path("b", name).write_bytes(b"no image")
+    status, rows, _ = command("--", name, "a.PNG", "b")
+    assert status == 1
+    assert [row["path"] for row in rows][:2] == ["./" + name, "a.PNG"]
+    assert Path(rows[0]["path"]).is_file()
+    assert not [cell for row in rows for cell in row.values() if cell.startswith(storage.FORMULA)]
+
+
+def test_other_alphabets_get_a_byte_order_mark_and_plain_names_none(planted_folder, folder, tmp_path):
+    for name, start in (("a.PNG", b"path,"), ("胸.png", b"\xef\xbb\xbfpath,")):
+        if name != "a.PNG":
+            shutil.copy(folder / "a.PNG", folder / name)
+        table = tmp_path / "table.csv"
+        assert predict.command.main(["--model", str(planted_folder), "--csv", str(table), str(folder / name)]) == 0
+        assert table.read_bytes().startswith(start)
+        assert table.read_text(encoding="utf-8-sig").splitlines()[1].startswith(f"{folder}/{name},")
 
 
 def test_a_missing_default_model_asks_for_one(command, folder, monkeypatch, tmp_path):

@@ -2,7 +2,7 @@
 
 import sys
 
-from helpers.page.serve import main
+from helpers.serve.command import main
 
 if __name__ == "__main__":
     sys.exit(main())
