@@ -24,7 +24,9 @@ NOTEBOOKS = ROOT / "notebooks"
 PRETRAINED = DATA / "pretrained"  # the model that comes with the clone
 
 LABELS = ("NORMAL", "PNEUMONIA")
-SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm")  # of image files
+SUFFIXES = (
+    ".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".dcm", ".dicom", ".ima", ".tif", ".tiff", ".bmp", ".webp", ".gif",
+)  # of image files  # fmt: skip
 WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
 FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (
@@ -60,7 +62,10 @@ class Settings:
         False, "03", "compute training in 16 bits where the hardware is made for it: GPUs, processors with bfloat16"
     )
 
-    image_size: int = _setting(224, "02", "side of the square the model sees, pixels", 32, 1024)
+    image_size: int = _setting(224, "01", "side of the square the model sees, pixels", 32, 1024)
+    fold: str = _setting(
+        "", "02", "validation instead of a share: 1/5 (first of five folds), or series:IM (one series of normal names)"
+    )
     validation_fraction: float = _setting(
         0.1, "02", "share of the training patients kept for validation, rounded to 1/2, 1/3, 1/4 ...", 0.02, 0.5
     )
@@ -238,7 +243,22 @@ def _convert(name: str, value):
         )
     if name == "threshold_policy":
         parse_policy(converted)
+    if name == "fold":
+        parse_fold(converted)
     return converted
+
+
+def parse_fold(fold: str) -> tuple[int, int] | str | None:
+    """Split the setting `fold`: "2/5" -> (2, 5), "series:IM" -> "IM", "" -> None; InputError for anything else."""
+    if match := re.fullmatch(r"(\d{1,3})/(\d{1,3})", fold.replace(" ", "")):
+        number, of = int(match[1]), int(match[2])
+        if 1 <= number <= of and of >= 2:
+            return number, of
+    elif fold.startswith("series:") and fold != "series:":
+        return fold.removeprefix("series:")
+    elif not fold:
+        return None
+    raise InputError(f"setting fold={fold} is no fold; use 1/5 to 5/5 (of five), or series:IM, or leave it empty.")
 
 
 def parse_policy(policy: str) -> tuple[str, float | None]:

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from helpers.config import DATA, InputError
-from helpers.dataset.manifest import image_files
+from helpers.dataset.folders import image_files
 
 HANDLE = "paultimothymooney/chest-xray-pneumonia"
 DESTINATION = DATA / "chest_xray"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
+import re
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
-from helpers import storage
 from helpers.config import InputError
 from helpers.images import decode
 
@@ -60,6 +57,23 @@ def read(source: str | Path | bytes) -> Decoded:
     return Decoded(np.ascontiguousarray(pixels), notes)
 
 
+_FIRST_ELEMENT = re.compile(  # of a DICOM file without preamble: group 2 or 8, then a kind of value or a short length
+    rb"[\x02\x08]\0.\0(?:AE|CS|DA|LO|OB|SH|TM|UI|UL|..\0\0)|\0[\x02\x08]\0.(?:AE|CS|DA|LO|OB|SH|TM|UI|UL)", re.DOTALL
+)
+
+
+def looks_like_dicom(path: str | Path) -> bool:
+    """Whether a file begins as DICOM does, whatever its name; False where it cannot be opened."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe may never end
+            return False
+        with Path(path).open("rb") as file:
+            start = file.read(132)
+    except OSError:
+        return False
+    return start[128:132] == b"DICM" or start[:4] == b"DICM" or bool(_FIRST_ELEMENT.match(start))
+
+
 def file_bytes(file: Path) -> bytes:
     """The bytes of a file; OSError where it cannot be opened, is none (pipes may never end) or too large."""
     state = file.stat()
@@ -78,34 +92,3 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     if image.shape == (size, size):
         return image
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-
-
-def new_array(file: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    """A memory-mapped .npy to fill, its room reserved: where the disk is full, writing to mapped memory is fatal."""
-    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):  # Linux
-        with file.open("rb+") as stream:
-            os.posix_fallocate(stream.fileno(), 0, array.offset + array.nbytes)
-    return array
-
-
-def build_cache(root: Path, paths: list[str], size: int, file: Path) -> np.ndarray:
-    """Read and resize `paths` (relative to `root`) once into `file`, a .npy of uint8 (len(paths), size, size).
-
-    Written aside and renamed when complete. Returns it memory-mapped, read-only.
-    """
-    aside = file.with_name(file.name + ".part")
-    cache = new_array(aside, np.uint8, (len(paths), size, size))
-    with ThreadPoolExecutor(4) as pool:
-        pixels = pool.map(lambda path: resize(read_image(root / path), size), paths)
-        for row, image in enumerate(tqdm(pixels, total=len(paths), desc="images.npy", mininterval=1)):
-            cache[row] = image
-    cache.flush()
-    del cache
-    storage.put(aside, file)
-    return load_cache(file)
-
-
-def load_cache(file: Path) -> np.ndarray:
-    """The cached images, uint8 (n, size, size), memory-mapped and read-only."""
-    return np.load(file, mmap_mode="r")

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import config, storage
+from helpers import config, dataset, storage
 from helpers.config import FIELDS, InputError, Settings
 from helpers.run import provenance
 
@@ -143,8 +143,11 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
                 f"there is no dataset folder {named}: name one with --data DIR, or "
                 "bring the public one with `make data`."
             )
-        inside = {(a.name.lower(), b.name.lower()) for a in root.iterdir() if a.is_dir() for b in a.iterdir()}
-        missing = [label for label in config.LABELS if ("train", label.lower()) not in inside]
+        found = dataset.survey(root)
+        if found.problem:
+            raise InputError(found.problem)
+        labels = {label for _, split, label in found.images if split != "test"}
+        missing = [label for label in config.LABELS if label not in labels]
         if missing and not settings.model:
             raise InputError(
                 f"the dataset folder {named} has no train/{missing[0]}: it needs "
