@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import cKDTree
+from scipy.fft import dctn
 from scipy.stats import mannwhitneyu
 
 from helpers.dataset.manifest import Scan, parse_name
 
 NEAR_DUPLICATE = 0.99  # correlation of 32-pixel thumbnails above which two images are taken for one
-_AXES = 16  # principal axes of the thumbnails among which neighbours are searched
-_SAMPLE = 2000  # thumbnails that these axes are computed from
-_BLOCK = 500  # images that are searched, and pairs that are compared, at once
+_FREQUENCIES = 8  # of the cosine transform of a thumbnail, along each side, that the search looks at
+_TABLES, _DIRECTIONS = 80, 12  # hash tables, and the random directions of each
+_BLOCK = 4096  # images, or pairs of them, that are computed with at once
 
 
 def near_duplicates(scanned: Scan, above: float = NEAR_DUPLICATE) -> pd.DataFrame:
     """
     Find pairs of images that look alike though their bytes differ.
 
-    Thumbnails of zero mean and unit length whose correlation is r lie sqrt(2 - 2r) apart. Their distance along some
-    orthogonal axes is never larger. So all pairs are found among the neighbours on the first principal axes, by a k-d
-    tree in about n log n steps, and each of these is compared exactly.
+    Locality-sensitive hashing: thumbnails of zero mean and unit length whose correlation is r lie sqrt(2 - 2r) apart,
+    and their low frequencies (discrete cosine transform) at most as far. Along a random direction such neighbours
+    mostly fall into one cell. Images that do so along twelve directions at once are compared exactly. With 80 such
+    tables a pair just at 0.99 is missed at most once in 30,000, one at 0.995 practically never.
 
     Parameters
     ----------
@@ -39,47 +41,48 @@ def near_duplicates(scanned: Scan, above: float = NEAR_DUPLICATE) -> pd.DataFram
 
     References
     ----------
-    Bentley 1975, Multidimensional binary search trees used for associative searching, Communications of the ACM.
+    Datar et al. 2004, Locality-sensitive hashing scheme based on p-stable distributions, Symposium on Computational
+    Geometry.
     """
     paths, digests = (scanned.manifest[column].to_numpy() for column in ("path", "sha256"))
     flat = scanned.thumbnails.reshape(len(paths), -1)
-    varied = np.flatnonzero(
-        flat.max(axis=1, initial=0) > flat.min(axis=1, initial=255)
-    )  # uniform ones resemble nothing
-    found = []
-    for one, other in _neighbours(flat, varied, np.sqrt(2 - 2 * above)):
-        a, b = np.minimum(one, other), np.maximum(one, other)
+    varied = np.flatnonzero(flat.max(axis=1) > flat.min(axis=1))  # uniform images resemble nothing
+    found = set()
+    for a, b in _candidates(flat, varied, np.sqrt(2 - 2 * above)):
         correlation = _correlation(flat[a], flat[b])
         keep = (correlation > above) & (digests[a] != digests[b])
-        found.append(pd.DataFrame({"path_a": paths[a], "path_b": paths[b], "correlation": correlation})[keep])
-    empty = pd.DataFrame({"path_a": [], "path_b": [], "correlation": np.empty(0)})
-    return pd.concat(found or [empty]).sort_values(["path_a", "path_b"], ignore_index=True)
+        found.update(zip(paths[a[keep]], paths[b[keep]], correlation[keep], strict=True))
+    return pd.DataFrame(sorted(found), columns=["path_a", "path_b", "correlation"])
 
 
-def _neighbours(flat: np.ndarray, rows: np.ndarray, radius: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of `rows`, each once, whose standardised thumbnails lie within `radius` along the principal axes."""
+def _candidates(flat: np.ndarray, rows: np.ndarray, radius: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs a < b of `rows` whose standardised thumbnails may lie within `radius`, some more than once."""
     if len(rows) < 2:
         return
-    sample = _standardised(flat[rows[:: -(-len(rows) // _SAMPLE)]])
-    axes = np.linalg.svd(sample - sample.mean(axis=0), full_matrices=False)[2][:_AXES].T
-    blocks = range(0, len(rows), _BLOCK)
-    positions = np.concatenate([_standardised(flat[rows[start : start + _BLOCK]]) @ axes for start in blocks])
-    tree = cKDTree(positions)
-    order = tree.indices  # images that lie close together
-    for start in blocks:
-        part = order[start : start + _BLOCK]
-        near = cKDTree(positions[part]).sparse_distance_matrix(tree, radius + 1e-6, output_type="ndarray")
-        one, other = part[near["i"]], near["j"]
-        once = one < other
-        for first in range(0, once.sum(), 20 * _BLOCK):
-            some = slice(first, first + 20 * _BLOCK)
-            yield rows[one[once][some]], rows[other[once][some]]
+    blocks = (flat[rows[start : start + _BLOCK]] for start in range(0, len(rows), _BLOCK))
+    positions = np.concatenate([_low_frequencies(block) for block in blocks])
+    rng, width = np.random.default_rng(0), 5 * radius
+    for _ in range(_TABLES):
+        cells = positions @ rng.standard_normal((_FREQUENCIES**2, _DIRECTIONS)) / width + rng.random(_DIRECTIONS)
+        keys = np.floor(cells).astype(np.int64) @ rng.integers(-(2**62), 2**62, _DIRECTIONS)
+        order = np.argsort(keys, kind="stable")
+        keys, first, step = keys[order], np.arange(len(order) - 1), 1
+        while len(first := first[keys[first + step] == keys[first]]):  # equal keys lie side by side
+            for start in range(0, len(first), _BLOCK):
+                a, b = order[first[start : start + _BLOCK]], order[first[start : start + _BLOCK] + step]
+                near = ((positions[a] - positions[b]) ** 2).sum(axis=1) <= radius**2 + 1e-6
+                yield rows[a[near]], rows[b[near]]
+            step += 1
+            first = first[first + step < len(keys)]
 
 
-def _standardised(flat: np.ndarray) -> np.ndarray:
-    """Rows of zero mean and unit length."""
-    centred = flat - flat.mean(axis=1, keepdims=True)
-    return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+def _low_frequencies(flat: np.ndarray) -> np.ndarray:
+    """The lowest frequencies of thumbnails, after these were brought to zero mean and unit length."""
+    centred = flat - flat.mean(axis=1, keepdims=True, dtype=np.float32)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    side = math.isqrt(flat.shape[1])
+    frequencies = dctn(centred.reshape(-1, side, side), axes=(1, 2), norm="ortho")
+    return frequencies[:, :_FREQUENCIES, :_FREQUENCIES].reshape(len(flat), -1)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

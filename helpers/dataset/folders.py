@@ -91,7 +91,7 @@ def survey(root: Path) -> Survey:
     Returns
     -------
     Survey
-        Its `problem` says why there is nothing to use, or why it would be wrong to use it.
+        Its `problem` says why this is no dataset, or why it would be wrong to use what it holds.
     """
     found = _datasets(root)
     if len(found) != 1:
@@ -133,7 +133,7 @@ def survey(root: Path) -> Survey:
     start = len(os.path.join(root, ""))  # noqa: PTH118 - of text: there may be half a million paths
     relative = [(path[start:].replace(os.sep, "/"), split, label) for path, split, label in taken]
     left = [(path[start:].replace(os.sep, "/"), why) for path, why in unused]
-    return Survey(sorted(relative), sorted(left), problem or ("" if taken else _nothing(root, [])))
+    return Survey(sorted(relative), sorted(left), problem)
 
 
 def _key(name: str) -> str:
@@ -258,6 +258,11 @@ def _starts_as_image(file: Path) -> bool:
 def _in_words(names: Iterable[str]) -> str:
     *first, last = sorted(names)
     return f"{', '.join(first[:8])} and {last}" if first else last
+
+
+def no_images(root: Path) -> str:
+    """What to say of a folder without a single image in its place: what it holds instead, and what is wanted."""
+    return _nothing(root, [])
 
 
 def _nothing(root: Path, found: list[Path]) -> str:

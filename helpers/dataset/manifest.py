@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from helpers import config, images, storage
 from helpers.config import LABELS, InputError
-from helpers.dataset.folders import survey
+from helpers.dataset.folders import no_images, survey
 
 MANIFEST_COLUMNS = ["path", "split", "label", "patient", "subtype", "width", "height", "sha256", "excluded", "why"]
 _THUMBNAIL = 32
@@ -79,8 +79,8 @@ def scan(root: Path, size: int = 0, folder: Path | None = None) -> Scan:
         Where there is nothing to read, or the folders are named otherwise.
     """
     found, unused, problem = survey(root)
-    if problem:
-        raise InputError(problem)
+    if problem or not found:
+        raise InputError(problem or no_images(root))
     thumbnails = np.zeros((len(found), _THUMBNAIL, _THUMBNAIL), np.uint8)
     pixels = images.scratch_array(folder, (len(found), size, size))
     facts: list[tuple] = []

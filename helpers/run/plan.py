@@ -147,7 +147,7 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
         if found.problem:
             raise InputError(found.problem)
         labels = {label for _, split, label in found.images if split != "test"}
-        missing = [label for label in config.LABELS if label not in labels]
+        missing = [label for label in config.LABELS if found.images and label not in labels]
         if missing and not settings.model:
             raise InputError(
                 f"the dataset folder {named} has no train/{missing[0]}: it needs "
