@@ -337,8 +337,9 @@ def test_shortcuts_without_a_split_of_both_classes_are_unknown(tmp_path):
 def test_a_training_image_that_looks_like_a_test_image_is_left_out(tmp_path):
     for k, path in enumerate(("train/NORMAL/a.png", "train/NORMAL/b.png", "val/NORMAL/c.png", "test/NORMAL/d.png")):
         write(tmp_path, path, 1 + k, width=120, height=100)
-    for path, of in (("train/NORMAL/like-d.jpeg", 4), ("val/NORMAL/like-d.jpeg", 4), ("train/NORMAL/like-a.jpeg", 1)):
-        film(of, 120, 100).save(tmp_path / path, quality=60)
+    likes = {"train/NORMAL/like-d.jpeg": (4, 60), "val/NORMAL/like-d.jpeg": (4, 70), "train/NORMAL/like-a.jpeg": (1, 60)}
+    for path, (seed, quality) in likes.items():
+        film(seed, 120, 100).save(tmp_path / path, quality=quality)
     (tmp_path / "test/NORMAL/like-d.jpeg").write_bytes(encoded_at(film(4, 120, 100), 80))
     scanned = dataset.scan(tmp_path)
     near = dataset.near_duplicates(scanned)
@@ -362,9 +363,9 @@ def test_an_excluded_copy_keeps_its_first_reason(tmp_path):
 @pytest.mark.parametrize("above", [0.99, 0.97])
 def test_near_duplicates_are_those_of_an_exhaustive_search(above):
     """On phantoms, with copies under noise, brightness and a shift of half a pixel."""
-    drawn, _ = phantom.pretraining_set(80, 66, 0)
+    drawn, _ = phantom.pretraining_set(40, 66, 0)
     rng = np.random.default_rng(0)
-    changed = [np.clip(drawn[:30] * 0.8 + 9, 0, 255), drawn[:30] + rng.normal(0, 4, drawn[:30].shape), drawn[:30]]
+    changed = [np.clip(drawn[:20] * 0.8 + 9, 0, 255), drawn[:20] + rng.normal(0, 4, drawn[:20].shape), drawn[:20]]
     large = np.concatenate([drawn[:, 1:65, 1:65], *(part[:, 1:65, k : k + 64] for k, part in enumerate(changed))])
     small = np.stack([images.resize(np.clip(image, 0, 255).astype(np.uint8), 32) for image in large])
     small = np.concatenate([small, np.zeros((2, 32, 32), np.uint8)])  # uniform ones resemble nothing
@@ -374,7 +375,7 @@ def test_near_duplicates_are_those_of_an_exhaustive_search(above):
     flat = small[:-2].reshape(len(small) - 2, -1)
     correlation = np.corrcoef(flat)
     wanted = {(paths[a], paths[b]) for a, b in np.argwhere(np.triu(correlation, 1) > above)}
-    assert len(wanted) > 30
+    assert len(wanted) >= 20
     assert set(zip(found["path_a"], found["path_b"], strict=True)) == wanted
     values = [correlation[int(a[:3]), int(b[:3])] for a, b in zip(found["path_a"], found["path_b"], strict=True)]
     assert found["correlation"].tolist() == pytest.approx(values)
