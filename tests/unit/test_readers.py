@@ -232,6 +232,7 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
 READ_EACH = """
 import os, sys
 from helpers import images
+from helpers.config import InputError
 for file in sys.argv[1:]:
     if child := os.fork():
         _, status, used = os.wait4(child, 0)
@@ -240,7 +241,7 @@ for file in sys.argv[1:]:
     try:
         images.read(file)
         said = ""
-    except images.InputError as error:
+    except InputError as error:
         said = str(error)
     print(said, end="|", flush=True)
     os._exit(0)
