@@ -256,14 +256,16 @@ def test_warnings_are_in_the_row(command, tmp_path):
     assert rows[0]["label"] == "NORMAL"
 
 
-def test_the_age_given_holds_where_the_file_does_not_say_it(command, tmp_path):
-    film = planted_film(size=100)
+def test_the_age_given_holds_where_the_file_does_not_say_it(command, planted_folder, tmp_path):
+    film, folder = planted_film(size=100), shutil.copytree(planted_folder, tmp_path / "for children")
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    (folder / "model.json").write_text(json.dumps(card | {"phantoms": False}), encoding="utf-8")
     (tmp_path / "a.png").write_bytes(png(film))
     (tmp_path / "b.dcm").write_bytes(dicom(film, bits=8, PatientAge="003Y", PatientName="Doe^Jane"))
-    _, rows, _ = command("--age", 62, tmp_path / "a.png", tmp_path / "b.dcm")
+    _, rows, _ = command("--model", folder, "--age", 62, tmp_path / "a.png", tmp_path / "b.dcm")
     assert ["62 years" in row["warnings"] for row in rows] == [True, False]
     assert not any("Doe" in text for row in rows for text in row.values())
-    _, rows, _ = command(tmp_path / "a.png")
+    _, rows, _ = command("--model", folder, tmp_path / "a.png")
     assert rows[0]["warnings"] == ""
 
 
