@@ -125,7 +125,7 @@ class Settings:
 # What most readers change; the others are advanced.
 BASIC = (
     "profile", "data", "seed", "recipe", "backbone", "weights", "image_size", "batch_size", "unfrozen_layers",
-    "fine_tuning_epochs", "fine_tuning_rate", "threshold_policy",
+    "head_epochs", "head_rate", "fine_tuning_epochs", "fine_tuning_rate", "threshold_policy",
 )  # fmt: skip
 _TYPES = typing.get_type_hints(Settings)
 FIELDS = {f.name: f for f in fields(Settings)}

@@ -45,8 +45,7 @@ def private_memory(process: psutil.Process) -> int:
         if sys.platform == "linux":
             memory = process.memory_info()
             return max(memory.rss - memory.shared, 0)
-        memory = process.memory_full_info()
-        return getattr(memory, "uss", 0) or getattr(memory, "private", 0)
+        return process.memory_full_info().uss
     except psutil.Error:
         return 0
 

@@ -21,11 +21,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; InputError where it cannot be read."""
-    parser = _Parser(
-        prog="python -m helpers.run",
-        description="Execute the notebooks in order into a run folder.",
-        allow_abbrev=False,
-    )
+    parser = _Parser(prog="python -m helpers.run", description="Run the notebooks in order.", allow_abbrev=False)
     parser.add_argument("--profile", choices=list(config.PROFILES), help="settings to start from (demo)")
     parser.add_argument("--data", metavar="DIR", help="dataset folder: {train,test}/{NORMAL,PNEUMONIA}/")
     parser.add_argument("--name", metavar="RUN", help="folder below reports/ (the profile's name)")

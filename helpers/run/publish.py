@@ -6,13 +6,11 @@ Its predictions are kept beside it. Without RUN the model there is measured anew
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import sys
 from pathlib import Path
 
-import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
 
 from helpers import config, dataset, evaluation, model, storage
@@ -31,7 +29,7 @@ def publish(run: str, target: Path) -> None:
     folder = config.run_folder(run)
     record, card = state.read_record(folder), model.read_card(folder / "model")
     measured = record and state.evaluated(record, folder) and (card.get("metrics") or {}).get("test")
-    if not measured or card.get("phantoms") or "guard_sha256" not in card:
+    if not record or not measured or card.get("phantoms") or "guard_sha256" not in card:
         raise InputError(f"reports/{run} is no finished run on real images: its model has no test numbers to tell.")
     if not card.get("public", True):
         raise InputError(f"reports/{run} was not trained on the public dataset: the card would say what is not so.")
@@ -40,8 +38,7 @@ def publish(run: str, target: Path) -> None:
     size = sum((folder / "model" / name).stat().st_size for name in ("model.keras", model.guard.FILE))
     if size > MOST_BYTES:
         raise InputError(f"the model of reports/{run} has {size / 1e6:.1f} MB; a clone takes {MOST_BYTES / 1e6:.0f}.")
-    settings, metrics = state.recorded_settings(record), card["metrics"]
-    command = record["command"]
+    settings, command, entries = state.recorded_settings(record), record["command"], record["notebooks"]
     for key in provenance.PATHS:  # of this machine, but for other runs: their last part says enough
         value = getattr(settings, key)
         if value and not value.startswith("reports/"):
@@ -51,21 +48,26 @@ def publish(run: str, target: Path) -> None:
     numbers = dataset.shared_numbers(manifest)
     sizes = manifest.loc[~manifest["excluded"], ["width", "height"]].drop_duplicates().astype(int).to_numpy().tolist()
     splits = dataset.read_table(folder / "splits.csv", "02_preprocessing")
+    explained = any(stem[:2] == "06" and entry.get("status") == "done" for stem, entry in entries.items())
+    made = {stem[:2]: provenance.commit_of(entry) for stem, entry in entries.items() if "03" <= stem[:2] <= "05"}
+    certain = {
+        name: evaluation.certainty(part["label"] == "PNEUMONIA", part["probability"], card["uncertain"])
+        for name, part in predictions.groupby("split")
+    }
     text = _template().render(
-        flow=_flow(splits),
+        splits={name: splits[splits["split"] == name] for name in ("train", "validation", "test")},
         excluded=int((manifest["excluded"] & (manifest["split"] != "test")).sum()),
-        numbers=numbers.loc["bare number", "in test"],
-        shared=numbers.loc["bare number", "in both"],
+        numbers=numbers.loc["bare number"],
         within=numbers.loc["patient (number and subtype)", "in both"],
         size_of_copies=sizes[0] if len(sizes) == 1 else None,
         card=card,
         settings=settings,
-        commit=_commits(record),
+        commits=made,
         command=command,
         run=shlex.quote(run),
-        doubt="\n".join(_doubt(name, part, card) for name, part in predictions.groupby("split")),
-        tables="\n\n".join(_table(name, part) for name, part in metrics.items()),
-        heatmaps=_heatmaps(folder, record),
+        certain=certain,
+        tables="\n\n".join(_table(name, part) for name, part in card["metrics"].items()),
+        heatmaps=storage.read_json(folder / "explanations.json") if explained else {},
     )
     model.copy(folder / "model", target)
     storage.write_text(target / "MODEL_CARD.md", text)
@@ -85,47 +87,10 @@ def remeasure(target: Path) -> None:
     storage.write_text(target / "MODEL_CARD.md", text)
 
 
-def _commits(record: dict) -> str:
-    """The commit that trained and evaluated the model, or several with their notebooks."""
-    found: dict[str, list[str]] = {}
-    for stem, entry in record["notebooks"].items():
-        if stem[:2] in ("03", "04", "05"):
-            found.setdefault(provenance.commit_of(entry), []).append(stem[:2])
-    if len(found) == 1:
-        return next(iter(found))
-    return ", ".join(f"{commit} (notebook {', '.join(numbers)})" for commit, numbers in found.items())
-
-
 def _template() -> Template:
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701 (Markdown)
+    environment.filters["interval"] = evaluation.with_interval
     return environment.from_string((report.TEMPLATES / "model_card.md.j2").read_text(encoding="utf-8"))
-
-
-def _flow(splits: pd.DataFrame) -> str:
-    """The rows of the card's table of images and patients."""
-    counted = splits.groupby("split", sort=False).agg(
-        n=("path", "size"), patients=("patient", "nunique"), ill=("label", lambda part: (part == "PNEUMONIA").mean())
-    )
-    rows = counted.reindex([name for name in ("train", "validation", "test") if name in counted.index]).itertuples()
-    return "\n".join(f"| {row.Index} | {row.n} | {row.patients} | {row.ill:.1%} |" for row in rows)
-
-
-def _doubt(name: str, part: pd.DataFrame, card: dict) -> str:
-    """One row of the card's table on the uncertain range."""
-    found = evaluation.certainty(part["label"] == "PNEUMONIA", part["probability"], card["uncertain"])
-    total, by_class = found.sum(), zip(found["wrong"], found["images"], strict=True)
-    cells = [f"{total['uncertain']} of {total['images']}", f"{total['wrong']} of {total['right'] + total['wrong']}"]
-    cells += [f"{wrong} of {images}" for wrong, images in by_class]
-    return f"| {name} | {' | '.join(cells)} |"
-
-
-def _heatmaps(folder: Path, record: dict) -> dict:
-    """What notebook 06 measured; nothing where it did not run, or not on this model."""
-    if not any(stem.startswith("06") and entry.get("status") == "done" for stem, entry in record["notebooks"].items()):
-        return {}
-    found = json.loads((folder / "explanations.json").read_text(encoding="utf-8"))
-    shown = {n: evaluation.with_interval(v) if isinstance(v, dict) else v for n, v in found["summary"].items()}
-    return {"split": found["split"], "rows": [(n, "–" if v is None else v) for n, v in shown.items()]}
 
 
 def _table(name: str, summary: dict) -> str:

@@ -10,6 +10,7 @@ import functools
 import itertools
 import re
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,10 @@ def human_value(value: Any) -> str:
 @functools.cache
 def _exporter() -> HTMLExporter:
     """nbconvert with the templates of this folder, in which all text is escaped that is not said to be HTML."""
+    blocks = Path(sys.prefix, "share/jupyter/nbconvert/templates")  # nbconvert's own, whatever a home has beside them
     exporter = HTMLExporter(
-        template_name="base",
         template_file="page.html.j2",
-        extra_template_paths=[str(TEMPLATES)],
+        template_paths=[str(TEMPLATES), str(blocks / "base"), str(blocks)],
         exclude_anchor_links=True,
         filters={"time": human_time, "bytes": human_bytes, "value": human_value, "words": human_name},
         config=Config(
