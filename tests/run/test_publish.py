@@ -76,7 +76,7 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
         "(0.100 to 0.900) |",
         "| none | – |",
         "seed 3 |",
-        "Not a medical device",
+        "not a medical device",
         "copies already resized to 224 x 224 pixels",
     ):
         assert said in text
