@@ -217,7 +217,8 @@ def visit(browser, address) -> Visit:
 
 
 def test_the_empty_page_says_what_it_is_for_and_which_model_it_uses(visit):
-    visit.expect_text("Made for frontal chest X-rays of children aged 1 to 5, one hospital. Not a medical device.")
+    visit.expect_text("Made for frontal chest X-rays of children aged 1 to 5, one hospital.")
+    visit.expect_text("On adults it calls almost every film pneumonia. Not a medical device.")
     visit.expect_text("Drop X-rays here, or choose files")
     expect(visit.viewer).to_be_hidden()
     expect(visit.slider("Threshold")).to_be_hidden()  # nothing to decide yet
