@@ -706,21 +706,11 @@ def test_behind_a_proxy_that_rewrites_the_host_below_a_path_it_works(browser, fo
             assert status(f"{url}xray/api/kernels/{kernel}") == 404
 
 
-def test_a_proxy_that_keeps_the_host_is_answered_when_its_address_is_told(browser, folder):
+def test_a_proxy_that_keeps_the_host_is_answered_when_its_address_is_told(folder):
     address = ["--base-url", "https://clinic.example/xray/"]
     with served(folder.parent.parent, "helpers.serve", *address, answers="xray/voila/api/shutdown") as url:
-        parts = urllib.parse.urlsplit(url)
-        assert status(f"{url}xray/voila/api/shutdown", {"Host": "clinic.example"}) == 404
-        assert status(f"{url}xray/voila/api/shutdown", {"Host": "other.example"}) == 404
-        connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-        for host, expected in (("other.example", 403), ("clinic.example", 200)):
-            connection.request("GET", "/xray/", headers={"Host": host})
-            answer = connection.getresponse()
-            assert answer.status == expected
-            if expected == 200:
-                connection.close()
-                break
-            answer.read()
+        kernel = f"{url}xray/api/kernels/00000000-0000-0000-0000-000000000000"  # nobody's
+        assert [status(kernel, {"Host": f"{host}.example"}) for host in ("clinic", "other")] == [404, 403]
 
 
 def test_a_dirty_home_changes_nothing(browser, folder, tmp_path):
