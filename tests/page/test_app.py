@@ -640,7 +640,9 @@ def test_prevalence_changes_what_is_told_and_never_the_decision(planted, planted
 def test_the_age_warns_where_the_model_was_not_made_for_it(of_children, typed, warned):
     upload(of_children, "sick.png", png(SICK))
     of_children.age.value = typed
-    assert ("made for children of 1 to 5; this patient's age is 62 years" in shown(of_children)) is warned
+    assert (
+        "made for children of 1 to 5; this patient's age is 62 years" in html.unescape(shown(of_children))
+    ) is warned
     (row,) = csv_rows(of_children)
     assert row["age"] == typed.replace(",", ".")
     assert (row["decision"], bool(row["warnings"])) == ("PNEUMONIA", warned)
@@ -661,7 +663,7 @@ def test_age_and_reading_belong_to_the_image_they_were_given_for(of_children):
     of_children.age.value, of_children.reading.value = "62", "unsure"
     upload(of_children, "two.png", png(SICK))
     assert (of_children.age.value, of_children.reading.value) == ("", "not given")
-    assert "62 years" not in shown(of_children)
+    assert "age is" not in shown(of_children)
     of_children.chosen.index = 0
     assert (of_children.age.value, of_children.reading.value) == ("62", "unsure")
     assert [(row["age"], row["own label"]) for row in csv_rows(of_children)] == [("62", "unsure"), ("", "")]

@@ -311,14 +311,13 @@ def test_a_path_is_no_formula_in_a_spreadsheet_and_still_opens(command, folder, 
     assert not [cell for row in rows for cell in row.values() if cell.startswith(storage.FORMULA)]
 
 
-def test_other_alphabets_get_a_byte_order_mark_and_plain_names_none(planted_folder, folder, tmp_path):
-    for name, start in (("a.PNG", b"path,"), ("胸.png", b"\xef\xbb\xbfpath,")):
-        if name != "a.PNG":
-            shutil.copy(folder / "a.PNG", folder / name)
-        table = tmp_path / "table.csv"
-        assert predict.command.main(["--model", str(planted_folder), "--csv", str(table), str(folder / name)]) == 0
+def test_for_excel_the_table_begins_with_a_byte_order_mark(planted_folder, folder, tmp_path):
+    shutil.copy(folder / "a.PNG", folder / "胸.png")
+    table, words = tmp_path / "table.csv", ["--model", str(planted_folder), str(folder / "胸.png")]
+    for option, start in (([], b"path,"), (["--excel"], b"\xef\xbb\xbfpath,")):
+        assert predict.command.main([*option, "--csv", str(table), *words]) == 0
         assert table.read_bytes().startswith(start)
-        assert table.read_text(encoding="utf-8-sig").splitlines()[1].startswith(f"{folder}/{name},")
+        assert table.read_text(encoding="utf-8-sig").splitlines()[1].startswith(f"{folder}/胸.png,")
 
 
 def test_a_missing_default_model_asks_for_one(command, folder, monkeypatch, tmp_path):
