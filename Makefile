@@ -13,13 +13,13 @@ READY := .venv/analysis.lock
 DEV_READY := .venv/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reports test torture data lab app bench pictures lint audit lock clean FORCE
+.PHONY: help setup reports test test-fast torture data lab app bench pictures results lint audit lock clean FORCE
 
 help: ## print this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables: PYTHON=python3.12 (which Python builds .venv), PROFILE=$(PROFILE) (reports), PORT=$(PORT) (app),"
-	@echo "ARGS='...' (handed on by reports, test, torture, lab, app, bench, lock). Example: make reports ARGS='--set seed=2 --name two'"
+	@echo "ARGS='...' (handed on by reports, test, test-fast, torture, lab, app, bench, results, lock). Example: make reports ARGS='--set seed=2 --name two'"
 
 setup: $(READY) ## build .venv from requirements/analysis.lock
 	@echo "Ready: .venv ($$($(PY) --version)). Next: make reports"
@@ -27,8 +27,11 @@ setup: $(READY) ## build .venv from requirements/analysis.lock
 reports: $(READY) ## run the seven notebooks into reports/demo (or PROFILE=chest_xray, smoke)
 	$(PY) -m helpers.run --profile $(PROFILE) $(ARGS)
 
-test: $(DEV_READY) ## run the tests
+test: $(DEV_READY) ## run all tests
 	$(PY) -m pytest $(ARGS)
+
+test-fast: $(DEV_READY) ## run the unit tests, under 90 seconds: the loop while you write
+	$(PY) -m pytest tests/unit $(ARGS)
 
 torture: $(DEV_READY) ## kill runs, fill the disk, feed oddities, fuzz the readers (about 90 minutes)
 	$(PY) -m tests.torture $(ARGS)
@@ -45,12 +48,17 @@ app: $(READY) ## serve the prediction page on this machine (PORT=8866)
 bench: $(READY) ## measure speed and memory (phantoms only, no download)
 	$(PY) -m tests.benchmarks $(ARGS)
 
-pictures: $(DEV_READY) ## make the README's pictures from reports/demo
+pictures: $(DEV_READY) ## make the pictures in docs/ from reports/demo
 	$(PY) docs/make_pictures.py
 
-lint: $(DEV_READY) ## check style and format
+results: $(READY) ## make the table of reports/RESULTS.md from the records in reports/results
+	$(PY) docs/make_results.py $(ARGS)
+
+lint: $(DEV_READY) ## check style, types, documents, notebooks and the lists of packages
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m tests.lint
 
 # Without --strict, pip-audit calls packages that it could not ask about clean.
 audit: $(DEV_READY) ## ask which locked packages have known vulnerabilities (needs the network)

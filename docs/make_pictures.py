@@ -36,7 +36,7 @@ def index(browser: Browser) -> None:
 
 
 def prediction(browser: Browser) -> None:
-    """The page after a sample was chosen."""
+    """The page with its answer to one of the run's phantoms, as wide as a screen and as a phone."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -49,11 +49,15 @@ def prediction(browser: Browser) -> None:
                 break
             except OSError:
                 time.sleep(0.2)
-        page = browser.new_page(viewport={"width": 1000, "height": 1400})
-        page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
-        page.get_by_label("Sample").select_option("phantom PNEUMONIA bacteria 2")
-        page.locator("img.xray-heat").wait_for(timeout=60_000)
-        page.locator(".xray-page").screenshot(path=DOCS / "page.png")
+        film = min((DOCS.parent / "data" / "demo" / "test" / "PNEUMONIA").iterdir())
+        for name, width in (("page.png", 1280), ("page_phone.png", 400)):
+            page = browser.new_page(viewport={"width": width, "height": 1200})
+            page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
+            page.locator(".xray-upload input").set_input_files(film)
+            page.locator("[data-heat=Grad-CAM]").wait_for(timeout=60_000)
+            page.wait_for_timeout(1000)  # until all is drawn
+            page.locator("body").screenshot(path=DOCS / name)
+            page.close(run_before_unload=True)
     finally:
         server.terminate()
         server.wait()
@@ -64,7 +68,7 @@ def main() -> None:
         (DOCS / name).write_bytes(figure(RUN / f"{notebook}.ipynb", call))
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
-        sys.exit("index.png and page.png are unchanged: they take Chromium, which is not installed.")
+        sys.exit("index.png and the page's are unchanged: they take Chromium, which is not installed.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         index(browser)

@@ -19,5 +19,11 @@ Commands: python -m helpers.run, helpers.predict, helpers.compare, helpers.serve
 """
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
+# Read when Keras is imported: backend, float type and data format are its defaults, whatever ~/.keras/keras.json or
+# variables of this session say. Weights that Keras downloads lie in data/keras/models.
+for _name in [name for name in os.environ if name.startswith("KERAS_")]:
+    del os.environ[_name]
+os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(Path(__file__).resolve().parents[1] / "data" / "keras")}

@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from sklearn.metrics import precision_recall_curve, roc_curve
+from numpy.typing import ArrayLike
+from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
 from helpers import dataset, evaluation
 
@@ -33,7 +34,13 @@ def use_style() -> None:
 
 
 def class_counts(manifest: pd.DataFrame) -> None:
-    """Images per split, by class and subtype."""
+    """Images per split, by class and subtype.
+
+    Parameters
+    ----------
+    manifest : DataFrame, one row an image
+        Columns split, label and subtype.
+    """
     kind = (manifest["label"] + " " + manifest["subtype"]).str.strip()
     table = pd.crosstab(manifest["split"], kind)
     colours = dict(zip(table.columns, sns.color_palette("colorblind", len(table.columns)), strict=True))
@@ -66,7 +73,13 @@ def patient_split(splits: pd.DataFrame) -> None:
 
 
 def image_facts(manifest: pd.DataFrame, facts: pd.DataFrame) -> None:
-    """Distributions by class, in train: width, aspect ratio, mean grey level and file size."""
+    """Distributions by class, in train: width, aspect ratio, mean grey level and file size.
+
+    Parameters
+    ----------
+    manifest, facts : DataFrame, one row an image
+        As from `dataset.scan`. Rows of test, and files that could not be decoded, are left out.
+    """
     use = (manifest["split"] != "test") & facts["mean"].notna()
     shown = pd.DataFrame(
         {
@@ -88,7 +101,14 @@ def image_facts(manifest: pd.DataFrame, facts: pd.DataFrame) -> None:
 
 
 def shortcut_bars(table: pd.DataFrame) -> None:
-    """What a classifier could cheat with: AUC of each fact alone, by split; 0.5 tells nothing, less the contrary."""
+    """What a classifier could cheat with: the AUC of each fact alone, by split.
+
+    Parameters
+    ----------
+    table : DataFrame of float in [0, 1]
+        A row for each fact, a column for each split, as from `dataset.shortcuts` without its column p. 0.5 says
+        nothing; less than that points the other way than in train.
+    """
     colours = [SPLIT_COLOURS[name] for name in table.columns]
     axes = (table - 0.5).plot.barh(left=0.5, figsize=(8, 0.8 + 0.5 * len(table)), width=0.7, color=colours)
     axes.axvline(0.5, color="black", linewidth=1)
@@ -99,7 +119,19 @@ def shortcut_bars(table: pd.DataFrame) -> None:
 
 
 def image_grid(images: list[np.ndarray], titles: list[str], columns: int = 4, width: float = 11) -> None:
-    """Images of any size, grey uint8 or colour, with a title each."""
+    """Images with a title each.
+
+    Parameters
+    ----------
+    images : list of uint8 arrays, shape (height, width) or (height, width, 3)
+        Of any size.
+    titles : list of str
+        As many.
+    columns : int
+        Images a row.
+    width : float
+        Of the figure, in inches.
+    """
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(width, rows * (width / columns + 0.25)), squeeze=False)
     for axis in axes.flat:
@@ -111,7 +143,15 @@ def image_grid(images: list[np.ndarray], titles: list[str], columns: int = 4, wi
 
 
 def learning_curves(history: pd.DataFrame, title: str) -> None:
-    """Loss in training and validation, and validation AUC, by epoch; a ring marks the epoch that was kept."""
+    """Loss in training and validation, and validation AUC, by epoch; a ring marks the epoch that was kept.
+
+    Parameters
+    ----------
+    history : DataFrame, one row an epoch
+        Columns epoch, loss, val_loss and, where it was measured, val_auc.
+    title : str
+        Of the left panel.
+    """
     best = history.loc[history["val_loss"].idxmin()]
     panels = 2 if "val_auc" in history else 1
     _, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 3.4), squeeze=False)
@@ -132,75 +172,112 @@ def learning_curves(history: pd.DataFrame, title: str) -> None:
 
 
 def confusion_matrices(summaries: dict[str, dict]) -> None:
-    """A confusion matrix per summary of metrics.json, with counts and shares of each true class."""
+    """A confusion matrix for each split, with counts and proportions of each true class.
+
+    Parameters
+    ----------
+    summaries : dict of dict
+        The name of a split -> its block of metrics.json, as from `evaluation.summarise`.
+    """
     _, axes = plt.subplots(1, len(summaries), figsize=(4.0 * len(summaries), 3.3), squeeze=False)
     for axis, (name, summary) in zip(axes.flat, summaries.items(), strict=True):
         c = summary["confusion"]
         counts = np.array([[c["tn"], c["fp"]], [c["fn"], c["tp"]]])
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        text = [[f"{n}\n{s:.1%}" for n, s in zip(*row, strict=True)] for row in zip(counts, shares, strict=True)]
-        sns.heatmap(
-            shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
-            xticklabels=["NORMAL", "PNEUMONIA"], yticklabels=["NORMAL", "PNEUMONIA"], annot_kws={"fontsize": 11},
-        )  # fmt: skip
+        matrix = ConfusionMatrixDisplay(shares, display_labels=list(COLOURS))
+        matrix.plot(cmap="Blues", ax=axis, colorbar=False, im_kw={"vmin": 0, "vmax": 1}, text_kw={"fontsize": 11})
+        for text, count, share in zip(matrix.text_.flat, counts.flat, shares.flat, strict=True):
+            text.set_text(f"{count}\n{share:.1%}")
+        axis.grid(visible=False)
         axis.set(xlabel="predicted", ylabel="true", title=f"{name} (n = {summary['n']})")
 
 
+def _by_split(predictions: pd.DataFrame) -> list[tuple[str, pd.Series, pd.Series, str]]:
+    """(name, whether it shows pneumonia, probability, colour) of validation and test, as far as they are there."""
+    parts = ((name, predictions[predictions["split"] == name]) for name in ("validation", "test"))
+    return [(n, p["label"] == "PNEUMONIA", p["probability"], SPLIT_COLOURS[n]) for n, p in parts if len(p)]
+
+
 def ranking_curves(predictions: pd.DataFrame, threshold: float) -> None:
-    """ROC and precision-recall curves of validation and test, with the operating point chosen on validation."""
+    """ROC and precision-recall curves of validation and test, with the operating point chosen on validation.
+
+    Parameters
+    ----------
+    predictions : DataFrame, one row an image
+        Columns split (validation, test; either may be missing), label and probability.
+    threshold : float in [0, 1]
+        The operating point.
+    """
     _, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2))
-    for name in ("validation", "test"):
-        part = predictions[predictions["split"] == name]
-        if not len(part) or len(set(part["label"])) < 2:
-            continue
-        truth, score = (part["label"] == "PNEUMONIA").to_numpy(), part["probability"].to_numpy()
-        colour = SPLIT_COLOURS[name]
-        false_rate, true_rate, _ = roc_curve(truth, score)
-        precision, recall, _ = precision_recall_curve(truth, score)
-        called = score >= threshold
-        left.plot(false_rate, true_rate, color=colour, label=name)
-        left.plot(called[~truth].mean(), called[truth].mean(), "o", color=colour, mec="black")
-        right.plot(recall, precision, color=colour, label=name)
-        if called.any():
-            right.plot(called[truth].mean(), truth[called].mean(), "o", color=colour, mec="black")
+    for name, truth, score, colour in _by_split(predictions):
+        if truth.nunique() == 2:
+            RocCurveDisplay.from_predictions(truth, score, ax=left, curve_kwargs={"color": colour, "label": name})
+            PrecisionRecallDisplay.from_predictions(
+                truth, score, ax=right, curve_kwargs={"color": colour, "label": name}
+            )
+            found = evaluation.measure(truth, score, threshold)
+            left.plot(1 - found["specificity"], found["sensitivity"], "o", color=colour, mec="black")
+            right.plot([found["sensitivity"]], [found["precision"]], "o", color=colour, mec="black")  # or None
     left.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
-    left.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC (dots: at the threshold)")
-    right.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision-recall", ylim=(None, 1.02))
-    for axis in (left, right):
-        axis.legend(frameon=False, loc="lower left" if axis is right else "lower right")
+    left.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC (dots: at the threshold)", aspect="auto")
+    right.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision-recall", aspect="auto")
+    right.set(ylim=(None, 1.02))
+    left.legend(frameon=False, loc="lower right")
+    right.legend(frameon=False, loc="lower left")
 
 
 def reliability_diagram(predictions: pd.DataFrame) -> None:
-    """Observed share of pneumonia against mean predicted probability, in bins; the diagonal is perfect calibration."""
+    """Observed proportion of pneumonia against mean predicted probability, in bins; on the diagonal they agree.
+
+    Parameters
+    ----------
+    predictions : DataFrame, one row an image
+        Columns split (validation, test; either may be missing), label and probability.
+    """
     _, axis = plt.subplots(figsize=(5.8, 4.2))
-    for name in ("validation", "test"):
-        part = predictions[predictions["split"] == name]
-        if len(part):
-            bins = evaluation.reliability(part["label"] == "PNEUMONIA", part["probability"])
-            bins = bins[bins["n"] > 0]
-            axis.plot(
-                bins["mean_probability"], bins["observed"], "-", color=SPLIT_COLOURS[name], alpha=0.5, linewidth=1
-            )
-            axis.scatter(
-                bins["mean_probability"], bins["observed"], s=12 + 250 * bins["n"] / bins["n"].sum(),
-                color=SPLIT_COLOURS[name], alpha=0.7, label=name,
-            )  # fmt: skip
+    for name, truth, score, colour in _by_split(predictions):
+        bins = evaluation.reliability(truth, score).query("n > 0")
+        x, y, area = bins["mean_probability"], bins["observed"], 12 + 250 * bins["n"] / bins["n"].sum()
+        axis.plot(x, y, "-", color=colour, alpha=0.5, linewidth=1)
+        axis.scatter(x, y, s=area, color=colour, alpha=0.7, label=name)
     axis.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
     axis.set(xlabel="predicted probability", ylabel="observed share of pneumonia", title="Reliability (area: images)")
     axis.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
 
 
+def decision_curve(labels: ArrayLike, probabilities: ArrayLike, highest: float = 0.5) -> None:
+    """Net benefit of acting on the model, on everyone and on no one, over threshold probabilities.
+
+    Parameters
+    ----------
+    labels, probabilities
+        As in `evaluation.net_benefit`.
+    highest : float in (0, 1)
+        The curve goes from 0.01 to here. Screening acts at low probabilities: at 0.5 a missed pneumonia would be no
+        worse than a false alarm.
+    """
+    curve = evaluation.net_benefit(labels, probabilities, np.linspace(0.01, highest, 100))
+    axis = curve.plot(figsize=(6.4, 3.6), style=["-", "--", ":"], color=[COLOURS["PNEUMONIA"], "grey", "black"])
+    top = curve.to_numpy().max()
+    axis.set(xlabel="threshold probability", ylabel="net benefit per image", ylim=(-0.1 * top - 0.01, 1.1 * top + 0.01))
+    axis.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
+
+
 def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None:
-    """Validation beside test (or one of them alone): each metric with its 95% interval."""
+    """Validation beside test: each metric with its 95% interval.
+
+    Parameters
+    ----------
+    summaries : dict of dict
+        The name of a split -> its block of metrics.json, as from `evaluation.summarise`.
+    names : tuple of str
+        Which of METRICS.
+    """
     _, axis = plt.subplots(figsize=(8, 0.9 + 0.42 * len(names)))
     for shift, (split, summary) in zip((-0.13, 0.13), summaries.items(), strict=False):
-        for row, name in enumerate(names):
-            metric = summary[name]
-            if metric["value"] is not None:
-                colour = SPLIT_COLOURS[split]
-                if metric["low"] is not None:
-                    axis.plot([metric["low"], metric["high"]], [row + shift] * 2, color=colour, linewidth=2, alpha=0.6)
-                axis.plot(metric["value"], row + shift, "o", color=colour, label=split if row == 0 else None)
+        rows, height = pd.DataFrame([summary[name] for name in names], dtype=float), np.arange(len(names)) + shift
+        axis.hlines(height, rows["low"], rows["high"], color=SPLIT_COLOURS[split], linewidth=2, alpha=0.6)
+        axis.plot(rows["value"], height, "o", color=SPLIT_COLOURS[split], label=split)
     axis.set(yticks=range(len(names)), xlabel="value, with 95% interval")
     axis.set_yticklabels([evaluation.in_words(name) for name in names])
     axis.invert_yaxis()
@@ -208,10 +285,18 @@ def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None
 
 
 def probability_histogram(predictions: pd.DataFrame, threshold: float) -> None:
-    """Predicted probabilities by true class, validation beside test, with the threshold."""
-    splits = [name for name in ("validation", "test") if (predictions["split"] == name).any()]
-    _, axes = plt.subplots(1, len(splits), figsize=(4.8 * len(splits), 3), squeeze=False)
-    for axis, name in zip(axes.flat, splits, strict=True):
+    """Predicted probabilities by true class, validation beside test, with the threshold.
+
+    Parameters
+    ----------
+    predictions : DataFrame, one row an image
+        Columns split (validation, test; either may be missing), label and probability.
+    threshold : float in [0, 1]
+        The operating point.
+    """
+    names = [name for name, *_ in _by_split(predictions)]
+    _, axes = plt.subplots(1, len(names), figsize=(4.8 * len(names), 3), squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=True):
         sns.histplot(
             predictions[predictions["split"] == name], x="probability", hue="label", palette=COLOURS, bins=25,
             binrange=(0, 1), element="step", alpha=0.4, ax=axis, legend=axis is axes.flat[-1],
@@ -221,7 +306,13 @@ def probability_histogram(predictions: pd.DataFrame, threshold: float) -> None:
 
 
 def localisation_bars(scores: pd.DataFrame) -> None:
-    """Pointing game and heat inside the true opacity, by method, against chance."""
+    """Pointing game and activation inside the true opacity, by method, against chance.
+
+    Parameters
+    ----------
+    scores : DataFrame of float in [0, 1]
+        A row for each method, three columns.
+    """
     axes = scores.plot.bar(figsize=(7, 3.2), rot=0, color=["#c2571a", "#e9a15b", "#b8b8b8"], width=0.75)
     axes.set(ylabel="share", ylim=(0, 1))
     for bars in axes.containers:

@@ -8,6 +8,20 @@ import os
 import sys
 from pathlib import Path
 
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "\uff1d",
+    "\uff0b",
+    "\uff0d",
+    "\uff20",
+)  # how formulas begin; the last, wide
+
 
 def write_text(path: Path, text: str) -> None:
     """Write aside, then rename, so that a reader never meets half a file. UTF-8, "\\n" line ends."""
@@ -44,13 +58,18 @@ def writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def no_formula(text: str) -> str:
+    """`text` as a cell that no spreadsheet takes for a formula: an apostrophe before what begins as one."""
+    return "'" + text if text.startswith(FORMULA) else text
+
+
 def sha256(file: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def unread() -> int:
+def close_stdout() -> int:
     """After a BrokenPipeError: whoever read stdout, such as `head`, has had enough. Exit status 141, as in shells."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
     return 141

@@ -35,10 +35,10 @@ class Clone:
     def notebooks(self) -> Path:
         return self.root / "notebooks"
 
-    def python(self, module: str, *arguments: object) -> subprocess.CompletedProcess:
+    def python(self, module: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess:
         """`python -m module arguments` as typed at the root of the clone; stdout and stderr as text."""
-        left_out = ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL", "MPLBACKEND")
-        environment = {name: value for name, value in os.environ.items() if name not in left_out}
+        left_out = ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL", "MPLBACKEND", "KERAS_HOME")
+        environment = {name: value for name, value in os.environ.items() if name not in left_out} | variables
         command = [sys.executable, "-m", module, *map(str, arguments)]
         return subprocess.run(
             command, cwd=self.root, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=900

@@ -195,7 +195,9 @@ def read_table(file: Path, notebook: str) -> pd.DataFrame:
     InputError
         Where the file is missing; it names the notebook.
     """
-    table = pd.read_csv(config.needs(file, notebook), keep_default_na=False, dtype={"patient": str, "subtype": str})
+    table = pd.read_csv(
+        config.require_file(file, notebook), keep_default_na=False, dtype={"patient": str, "subtype": str}
+    )
     return _sorted(table)
 
 

@@ -26,11 +26,9 @@ def checked(
         raise InputError(f"labels of shape {labels.shape} and {what} of shape {scores.shape} are not one per image.")
     if not np.isin(labels, (0, 1)).all():
         raise InputError("labels must be 0 or 1 (or False and True), with 1 for pneumonia.")
-    bad = ~np.isfinite(scores)
-    if what == "probabilities":
-        bad |= (scores < 0) | (scores > 1)
     if np.isnan(threshold):
         raise InputError("the threshold is NaN; choose one on validation, or use 0.5.")
+    bad = ~np.isfinite(scores) | ((what == "probabilities") & ((scores < 0) | (scores > 1)))
     if bad.any():
         raise InputError(
             f"{bad.sum()} of {bad.size} {what} cannot be used (the first is {scores[bad][0]}); "
@@ -44,9 +42,27 @@ def _bins(probabilities: np.ndarray, bins: int = 10) -> np.ndarray:
 
 
 def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> pd.DataFrame:
-    """One row per equal-width bin [low, high) of P(pneumonia); 1 is in the last.
+    """Predicted probability against observed proportion of pneumonia, in bins of equal width.
 
-    Columns low, high, n (images), mean_probability and observed (share of pneumonia), both NaN in an empty bin.
+    Parameters
+    ----------
+    labels : array of bool or 0/1, shape (n,)
+        True where the image shows pneumonia.
+    probabilities : array of float in [0, 1], shape (n,)
+        P(pneumonia), in the same order.
+    bins : int
+        How many.
+
+    Returns
+    -------
+    DataFrame, one row a bin
+        Columns low, high (the bin is [low, high), and 1 is in the last), n (images), mean_probability and observed
+        (proportion of pneumonia), both NaN in an empty bin.
+
+    Raises
+    ------
+    InputError
+        Where labels or probabilities cannot be used.
     """
     positive, probabilities = checked(labels, probabilities)
     rows = pd.DataFrame({"p": probabilities, "y": positive.astype(float)}).groupby(_bins(probabilities, bins))
@@ -60,7 +76,8 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> 
 def weighted(positive: np.ndarray, probability: np.ndarray, threshold: float, weights: np.ndarray) -> dict:
     """METRICS -> float (r,), NaN where undefined, of r resamples that hold each image `weights` times, int (r, n).
 
-    The images must be in ascending order of `probability`.
+    The images must be in ascending order of `probability`. Besides, "gaps", float (r, bins that hold an image): what a
+    bin of `reliability` adds to the ECE, with its sign.
     """
     pos, neg, total = weights * positive, weights * ~positive, weights.sum(axis=1)
     cut = np.searchsorted(probability, threshold)  # from here on the images are called positive
@@ -74,6 +91,7 @@ def weighted(positive: np.ndarray, probability: np.ndarray, threshold: float, we
     precisions = (pos_at * (tp_from / np.maximum(called_from, 1))).sum(axis=1)
     error = weights * (probability - positive)
     edges = np.unique(_bins(probability), return_index=True)[1]
+    gaps = np.add.reduceat(error, edges, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
         return {
@@ -87,7 +105,8 @@ def weighted(positive: np.ndarray, probability: np.ndarray, threshold: float, we
             "npv": tn / (tn + fn),
             "f1": 2 * tp / (2 * tp + fp + fn),
             "brier": (error * (probability - positive)).sum(axis=1) / total,
-            "ece": np.abs(np.add.reduceat(error, edges, axis=1)).sum(axis=1) / total,
+            "ece": np.abs(gaps).sum(axis=1) / total,
+            "gaps": gaps / total[:, None],
         }
 
 
@@ -97,30 +116,43 @@ def number(value: float) -> float | None:
 
 
 def measure(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> dict[str, float | None]:
-    """Every name in METRICS -> its value in [0, 1], or None where it is undefined.
+    """Every metric of these images.
 
-    auc and average_precision (scikit-learn's definitions) need both classes, sensitivity an image with pneumonia,
-    specificity one without, precision a positive call, npv a negative one. brier is the mean squared error of
-    P(pneumonia) (Brier 1950), ece its expected calibration error in the 10 equal-width bins of `reliability` (Naeini
-    et al. 2015, Obtaining well calibrated probabilities; Guo et al. 2017, On calibration of modern neural networks).
+    Parameters
+    ----------
+    labels : array of bool or 0/1, shape (n,)
+        True where the image shows pneumonia.
+    probabilities : array of float in [0, 1], shape (n,)
+        P(pneumonia), in the same order.
+    threshold : float
+        An image is called positive from this probability on.
+
+    Returns
+    -------
+    dict
+        Each of METRICS -> its value in [0, 1], or None where it is undefined: auc and average_precision (scikit-learn's
+        definitions) need both classes, sensitivity an image with pneumonia, specificity one without, precision a
+        positive call, npv a negative one. brier is the mean squared error of the probability, ece its expected
+        calibration error in the ten bins of `reliability`.
+
+    Raises
+    ------
+    InputError
+        Where labels, probabilities or threshold cannot be used.
+
+    References
+    ----------
+    Brier (1950), Verification of forecasts expressed in terms of probability, Monthly Weather Review 78. Naeini, Cooper
+    and Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning, AAAI.
+
+    Examples
+    --------
+    >>> found = measure([0, 0, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.7, 0.9], threshold=0.65)
+    >>> round(found["auc"], 3), round(found["sensitivity"], 3), found["specificity"]
+    (0.889, 0.667, 1.0)
     """
     positive, probabilities = checked(labels, probabilities, threshold)
     order = np.lexsort((positive, probabilities))
     once = np.ones((1, order.size), dtype=np.int64)
     values = weighted(positive[order], probabilities[order], threshold, once)
     return {name: number(values[name][0]) for name in METRICS}
-
-
-def predictive_values(
-    sensitivity: float | None, specificity: float | None, prevalence: float
-) -> tuple[float | None, float | None]:
-    """Precision and NPV where pneumonia is as common as `prevalence`, by Bayes' theorem; all in [0, 1].
-
-    Both are None where a rate is; precision is None where there are no alarms, NPV where there are no all-clears.
-    """
-    if sensitivity is None or specificity is None:
-        return None, None
-    found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
-    false, spared = (1 - prevalence) * (1 - specificity), (1 - prevalence) * specificity
-    precision = found / (found + false) if found + false else None
-    return precision, spared / (spared + missed) if spared + missed else None

@@ -1,235 +1,225 @@
-"""From the bytes of a JPEG, PNG or DICOM file to grey pixels, within bounds on memory and time; for `images.read`."""
+"""From the bytes of a JPEG, PNG, WebP, BMP, TIFF or GIF to grey pixels, within bounds on memory and time."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-import logging
-import math
-import re
 import struct
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
-import pydicom
-from PIL import Image, ImageOps
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.encaps import get_frame
-from pydicom.filereader import read_dataset
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    RLELossless,
-)
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from helpers.config import InputError
-
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its messages repeat what stands in the header
+from helpers.images import greys
 
 MOST_PIXELS = 64_000_000  # a chest film scanned at 50 micrometres; more takes a second and a gigabyte too many
+_MOST_HEAVY = 32_000_000  # of WebP, of which several copies are kept, and of colours in 16 bits, decoded twice
 _MOST_SCANS = 2_000_000_000  # pixels times passes over them: a progressive JPEG of a few kB could ask for thousands
-_PILLOW = (JPEGBaseline8Bit, JPEGExtended12Bit, *JPEG2000TransferSyntaxes)  # in gdcm damage can end the process
-_STRIP = 1_000_000  # pixels that are computed with at once: a whole film in floating point would fill the memory
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_JPEG, _END, _PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
+_KNOWN = (b"\xff\xd8", _PNG[:4], b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # how what is read begins
+_STRAY = 1024  # bytes that may precede a JPEG or PNG
+_PHOTOMETRIC = 262  # TIFF's tag: 0 where black is the highest value
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_OTHERS = (  # where a file's kind stands, what stands there, what it is, what to do
+    (0, b"%PDF", "a PDF document", "save the image in it as PNG"),
+    (4, b"ftyphei|ftyphev|ftypmif1|ftypmsf1", "a HEIC picture", "save it as JPEG or PNG"),
+    (4, b"ftypavi", "an AVIF picture", "save it as JPEG or PNG"),
+    (4, b"ftyp", "a video", "save a picture of it as PNG"),
+    (4, b"moov|mdat|wide", "a video", "save a picture of it as PNG"),
+    (0, b"\x1a\x45\xdf\xa3|\0\0\1\xba|\0\0\1\xb3|FLV", "a video", "save a picture of it as PNG"),
+    (8, b"AVI ", "a video", "save a picture of it as PNG"),
+    (0, b"PK\3\4|PK\5\6", "a ZIP archive or an office document", "unpack it, or save the image in it as PNG"),
+    (0, b"\x1f\x8b|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ", "a compressed archive", "unpack it"),
+    (257, b"ustar", "an archive", "unpack it"),
+    (0, b"\xd0\xcf\x11\xe0|{\\rtf", "an office document", "save the image in it as PNG"),
+    (0, b"<!doctype html|<html|<head|<body", "a web page", "download the image itself"),
+    (0, b"<?xml|<svg", "an SVG or XML file", "save it as PNG"),
+    (0, b"\0\0\0\x0cjP|\xff\x4f\xff\x51", "a JPEG 2000 file", "save it as PNG"),
+    (0, b"II\xbc\1|\0\0\0\x0cJXL|\xff\x0a", "a JPEG XL or JPEG XR file", "save it as PNG"),
+    (344, b"n+1\0|ni1\0", "a NIfTI volume", "save the image in it as PNG"),
+    (0, b"NRRD|\x89HDF|\x93NUMPY", "a file of numbers", "save the image in it as PNG"),
+    (0, b"8BPS", "a Photoshop file", "save it as PNG"),
+    (
+        0,
+        b"\0\5\x16\7",
+        "a companion file that macOS writes, without the image",
+        "choose the file of the same name without ._",
+    ),
+)
 
 
-def _check_size(height: int, width: int) -> None:
-    if height * width > MOST_PIXELS:
-        raise InputError(f"has {height * width / 1e6:.0f} megapixels; at most {MOST_PIXELS / 1e6:.0f} are read.")
+def check_size(height: int, width: int, most: int = 0) -> None:
+    """Refuse more pixels than are read."""
+    most = most or MOST_PIXELS
+    if height * width > most:
+        raise InputError(f"has {height * width / 1e6:.0f} megapixels; at most {most / 1e6:.0f} are read.")
 
 
-def _check_scans(jpeg: bytes, pixels: int) -> None:
+def check_scans(jpeg: bytes, pixels: int) -> None:
+    """Refuse a JPEG that would take minutes."""
     if jpeg.count(b"\xff\xda") * pixels > _MOST_SCANS:
         raise InputError("is a JPEG with more passes over its pixels than any camera writes.")
 
 
-def _strips(height: int, width: int) -> Iterator[slice]:
-    """Rows of an image, some at a time."""
-    rows = max(1, _STRIP // width)
-    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+def read_raster(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A JPEG, PNG, WebP, BMP, TIFF or GIF as uint8 (height, width), black to white, and what is to be said of it.
 
-
-def read_raster(data: bytes) -> np.ndarray:
-    """A JPEG or PNG as uint8 (height, width), black to white.
-
-    InputError where it is too large; whatever Pillow raises where it is damaged.
+    InputError where it is of another kind or too large; whatever Pillow raises where it is damaged.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size is the limit
-        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-        _check_size(*image.size)
-        if image.format != "PNG":  # JPEG, which Pillow calls MPO where it announces more pictures
-            _check_scans(data, image.width * image.height)
-        image.load()
-    deep = image.mode in ("I", "I;16", "I;16B", "F")
-    bits = max(8, math.ceil(math.log2(max(image.getextrema()[1], 1) + 1))) if deep else 8  # the fewest for the largest
-    clear = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA")
+        warnings.simplefilter("ignore")  # of bombs: check_size is the limit; of damage: an error follows, or none
+        try:
+            image, data = repaired(data)
+        except UnidentifiedImageError:
+            raise InputError(_unknown(data)) from None
+        several = getattr(image, "is_animated", False) and image.format != "MPO"  # phones hide further pictures in JPEG
+        upright = Image.fromarray(_grey(image, data))
+        upright.info = image.info
+        ImageOps.exif_transpose(upright, in_place=True)
+    return np.asarray(upright), ("only the first of several pictures was read",) if several else ()
+
+
+def repaired(data: bytes) -> tuple[Image.Image, bytes]:
+    """The image and its bytes, without what precedes a JPEG or PNG, and without what stops Pillow besides pixels."""
+    try:
+        return _load(data), data
+    except (OSError, SyntaxError, ValueError):  # UnidentifiedImageError is an OSError
+        start = min((at for one in (_JPEG, _PNG) if (at := data[:_STRAY].find(one)) > 0), default=0)
+        if start and not data.startswith(_KNOWN) and not _kind(data):
+            return repaired(data[start:])
+        if data.startswith(_PNG) and len(pixels := _pixel_chunks(data)) < len(data):
+            return _load(pixels), pixels
+        if not data.startswith(_JPEG):
+            raise
+        # without an end marker: where all pixels are there, no decoder looks at what follows
+        (_, one), (image, other) = (_ended(data, ending) for ending in (bytes(range(1, 250)) * 9, b""))
+        if one != other:
+            raise
+        return image, data + _END
+
+
+def _load(data: bytes, passes: int = 1) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError:
+        raise InputError(f"has too many megapixels; at most {MOST_PIXELS / 1e6:.0f} are read.") from None
+    check_size(*image.size, _MOST_HEAVY if image.format == "WEBP" else 0)
+    if image.format == "TIFF":  # a tile of it may be larger than the picture
+        check_size(*(int(image.tag_v2.get(tag, 0)) for tag in (_TILE_HEIGHT, _TILE_WIDTH)))
+    if image.format in ("JPEG", "MPO"):  # MPO, where it announces more pictures
+        check_scans(data, passes * image.width * image.height)
+    image.load()
+    return image
+
+
+def _ended(jpeg: bytes, ending: bytes) -> tuple[Image.Image, bytes]:
+    """The image with this ending, and a hash of its pixels."""
+    image = _load(jpeg + ending + _END, passes=3)
+    return image, hashlib.sha256(image.tobytes()).digest()
+
+
+def _pixel_chunks(png: bytes) -> bytes:
+    """A PNG without what does not change its pixels: comments may be large, or damaged."""
+    place, kept = len(_PNG), [_PNG]
+    while place + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, place)
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"):
+            kept.append(png[place : place + 12 + length])
+        place += 12 + length
+    return b"".join(kept)
+
+
+def _grey(image: Image.Image, data: bytes) -> np.ndarray:
+    """uint8 (height, width) of a loaded image; `data` are its bytes."""
     grey = np.empty((image.height, image.width), np.uint8)
-    for rows in _strips(*grey.shape):
+    if deep := _deep(image, data):
+        step, some = greys.sample_step(*grey.shape), []
+        for top in range(0, image.height, step):
+            values, opaque = deep(slice(top, top + 1))
+            some.append(np.where(opaque > 0, values, np.nan)[0, ::step])
+        low, high = greys.value_range(np.concatenate(some), (0, 65535) if image.mode != "F" else (0, 1))
+        for rows in greys.strips(*grey.shape):
+            values, opaque = deep(rows)
+            grey[rows] = greys.to_uint8(np.clip(greys.between(low, high)(values), 0, 1) * opaque)
+        return 255 - grey if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0 else grey
+    clear = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA")
+    for rows in greys.strips(*grey.shape):
         strip = image.crop((0, rows.start, image.width, rows.stop))
-        if deep:
-            grey[rows] = _to_uint8(np.asarray(strip), 0, 2**bits - 1)
-            continue
         if clear:
             strip = strip.convert("RGBA")
             strip = Image.alpha_composite(Image.new("RGBA", strip.size, (0, 0, 0, 255)), strip)
         grey[rows] = np.asarray(strip.convert("L"))
-    upright = Image.fromarray(grey)
-    upright.info = image.info
-    ImageOps.exif_transpose(upright, in_place=True)
-    return np.asarray(upright)
+    return grey
+
+
+def _deep(image: Image.Image, data: bytes) -> Callable[[slice], tuple[np.ndarray, np.ndarray]] | None:
+    """A function from rows to values in full depth and opacity from 0 to 1; None where there are 8 bits a channel.
+
+    Of colours in 16 bits Pillow keeps the higher byte: they are decoded again, as if the bytes were in other order.
+    """
+
+    def cut(part: Image.Image, rows: slice) -> np.ndarray:
+        return np.asarray(part.crop((0, rows.start, part.width, rows.stop))).astype(np.float64)
+
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return lambda rows: (cut(image, rows), np.ones(1))
+    again = Image.open(io.BytesIO(data), formats=_FORMATS)
+    how = again.tile[0].args if again.tile else ""
+    mode, _, order = (how if isinstance(how, str) else str(how[0])).partition(";16")
+    if order not in _OTHER_ORDER or mode not in ("RGB", "RGBX", "RGBA", "LA"):
+        return None
+    check_size(*image.size, _MOST_HEAVY)
+    other = "RGBA" if mode == "LA" else f"{mode};16{_OTHER_ORDER[order]}"
+    again.tile = [one._replace(args=other if isinstance(how, str) else (other, *one.args[1:])) for one in again.tile]
+    again.load()
+
+    def values(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        low = cut(again, rows)
+        if mode == "LA":  # both bytes of grey, both of opacity
+            return 256 * low[..., 0] + low[..., 1], (256 * low[..., 2] + low[..., 3]) / 65535
+        whole = 256 * cut(image, rows) + low
+        return greys.luminance(whole), whole[..., 3] / 65535 if image.mode == "RGBA" else np.ones(1)
+
+    return values
+
+
+def _kind(data: bytes) -> str:
+    """What a file is that is not read, and what to do with it; "" where that is not known."""
+    words = data[:600].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    for place, signs, what, advice in _OTHERS:
+        for sign in signs.split(b"|"):
+            if data.startswith(sign, place) or (place == 0 and words.startswith(sign)):
+                return f"is {what}, which is not read: {advice}."
+    return ""
+
+
+def _unknown(data: bytes) -> str:
+    if kind := _kind(data):
+        return kind
+    if not any(data[:4096]):
+        return "holds nothing but zeros where an image should begin: copy it once more."
+    if data.startswith(_KNOWN):
+        return "cannot be read as an image: it is damaged, or of a rare kind."
+    return "cannot be read as an image: it is no JPEG, PNG or DICOM file, nor WebP, BMP, TIFF or GIF."
 
 
 def quantisation(data: bytes) -> float:
-    """Mean step of a JPEG's first quantisation table, 1 (finest) to 255 or more; 0 for PNG, NaN for DICOM.
+    """Mean step of a JPEG's first quantisation table, 1 (finest) to 255 or more; 0 where nothing is rounded, else NaN.
 
     `data` must be readable.
     """
-    if data[128:132] == b"DICM":
-        return float("nan")
-    if not data.startswith(b"\xff\xd8"):
-        return 0.0
-    tables = Image.open(io.BytesIO(data), formats=("JPEG",)).quantization
-    return float(np.mean(tables[min(tables)])) if tables else float("nan")
-
-
-def read_dicom(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A DICOM file as uint8 (height, width), black to white, and what its header says that makes a prediction doubtful.
-
-    InputError, which repeats nothing of the header, where it is damaged or too large.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's repeat what stands in the header
-        try:
-            meta = _file_meta(data)
-            _check_kinds(meta)  # which dcmread already puts into words
-            if "TransferSyntaxUID" in meta and str(DeflatedExplicitVRLittleEndian) in str(meta.TransferSyntaxUID):
-                # dcmread would unpack it, to any size, before we may look
-                raise InputError("is a deflated DICOM file, which is not read; save it uncompressed.")
-            dicom = pydicom.dcmread(io.BytesIO(data))
-            _check_kinds(dicom)
-            if "PixelData" not in dicom:
-                raise InputError("is a DICOM file without an image in it.")
-            _check_size(int(dicom.Rows), int(dicom.Columns))
-            if dicom.file_meta.TransferSyntaxUID.is_encapsulated:
-                _check_frame(dicom)
-            return _dicom_pixels(dicom), tuple(_dicom_notes(dicom))
-        except InputError:
-            raise
-        except Exception as error:  # its message may repeat the header, so that only its kind is told
-            raise InputError(f"cannot be read as an image: as DICOM it is damaged ({type(error).__name__}).") from None
-
-
-def _file_meta(data: bytes) -> pydicom.Dataset:
-    """The first elements of a DICOM file, unconverted."""
-    file = io.BytesIO(data)
-    file.seek(132)
-    return read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
-
-
-def _check_kinds(part: pydicom.Dataset) -> None:
-    """Refuse a sequence where the standard has a single value.
-
-    Where pydicom repeats such a value in a message, damage deep in it doubles the text with every level, until the
-    memory is full.
-    """
-    for tag in part.keys():  # noqa: SIM118 - the elements themselves would be converted
-        if part.get_item(tag).VR == "SQ" and dictionary_has_tag(tag) and dictionary_VR(tag) != "SQ":
-            raise InputError("cannot be read as an image: as DICOM it is damaged (an element is of another kind).")
-
-
-def _check_frame(dicom: pydicom.Dataset) -> None:
-    """Refuse a compressed frame that is of another size than the header says: its decoder would believe the frame."""
-    if dicom.file_meta.TransferSyntaxUID == RLELossless:  # has no size of its own
-        return
-    frame = get_frame(dicom.PixelData, 0, number_of_frames=int(dicom.get("NumberOfFrames") or 1))
-    said, found = (int(dicom.Rows), int(dicom.Columns), int(dicom.get("SamplesPerPixel", 1))), None
-    if frame.startswith(b"\xff\x4f\xff\x51"):  # JPEG 2000 without a wrapper, in which pydicom can turn for ever
-        right, bottom, left, top, parts = struct.unpack_from(">4I16xH", frame, 8)
-        found = bottom - top, right - left, parts
-    elif frame.startswith(b"\xff\xd8"):
-        found = _jpeg_size(frame)
-        _check_scans(frame, said[0] * said[1])
-    if found != said:
-        raise InputError("cannot be read as an image: as DICOM it is damaged (its frame is of another size or kind).")
-
-
-def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """(height, width, samples per pixel) of a JPEG or JPEG-LS stream; None for one whose header is not as it must be.
-
-    At a gap, or a depth of more than 16 bits, gdcm ends the process.
-    """
-    place, size = 2, None
-    while frame[place : place + 1] == b"\xff" and place + 10 <= len(frame):
-        marker, length, bits, height, width, parts = struct.unpack_from(">xBHB2HB", frame, place)
-        if marker == 0xDA:  # the pixels begin
-            return size
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            if size or not 2 <= bits <= 16:
-                return None
-            size = height, width, parts
-        place += 2 + length
-    return None
-
-
-def _dicom_pixels(dicom: pydicom.Dataset) -> np.ndarray:
-    uid = dicom.file_meta.TransferSyntaxUID
-    coloured = dicom.get("SamplesPerPixel", 1) > 1
-    if dicom.get("PhotometricInterpretation") == "PALETTE COLOR" or (coloured and dicom.BitsStored > 8):
-        raise InputError("stores colours as a palette, or in more than 8 bits; only grey and plain colour are read.")
     try:
-        frame = pixel_array(dicom, index=0, decoding_plugin="pillow" if uid in _PILLOW else "")
-    except (RuntimeError, NotImplementedError):  # no decoder, or none that manages
-        how = f" ({uid.name})" if uid.name != uid else ""
-        raise InputError(f"stores its pixels in a way{how} that cannot be decoded here.") from None
-    if coloured:
-        return np.asarray(Image.fromarray(frame.astype(np.uint8)).convert("L"))
-    strips = [frame[rows] for rows in _strips(*frame.shape)]
-    low, high = _dicom_range(dicom)
-    first = apply_modality_lut(strips[0], dicom)
-    unchanged = apply_voi_lut(first, dicom) is first
-    windowed = not unchanged and not dicom.get("VOILUTSequence")
-    if unchanged:
-        least = min(float(apply_modality_lut(strip, dicom).min()) for strip in strips)
-        if least < 0:  # signed: what is used of the range is unknown
-            low, high = least, max(float(apply_modality_lut(strip, dicom).max()) for strip in strips)
-    grey = np.empty(frame.shape, np.uint8)
-    for rows, strip in zip(_strips(*frame.shape), strips, strict=True):
-        grey[rows] = _to_uint8(apply_voi_lut(apply_modality_lut(strip, dicom), dicom), low, high)
-    rescaled = "RescaleIntercept" in dicom and float(dicom.get("RescaleSlope") or 1)
-    falling = windowed and rescaled < 0  # pydicom gives such a window its range backwards
-    return 255 - grey if falling != (dicom.get("PhotometricInterpretation") == "MONOCHROME1") else grey
-
-
-def _dicom_notes(dicom: pydicom.Dataset) -> Iterator[str]:
-    """Why this file may not be what a chest model is for; in our words, but for codes of the standard."""
-    modality = str(dicom.get("Modality", ""))
-    if modality not in ("", "CR", "DX", "RG"):
-        code = f" ({modality})" if re.fullmatch("[A-Z]{2,4}", modality) else ""
-        yield f"DICOM modality{code} is not that of a radiograph"
-    part = str(dicom.get("BodyPartExamined", "")).upper()
-    if part and not any(known in part for known in ("CHEST", "THORAX", "LUNG")):
-        yield "DICOM header names another body part than the chest"
-    if str(dicom.get("ViewPosition", "")).upper() in ("LL", "RL", "LATERAL"):
-        yield "lateral view, but the model knows frontal ones only"
-    if int(dicom.get("NumberOfFrames") or 1) > 1:
-        yield f"only the first of {int(dicom.NumberOfFrames)} frames was read"
-
-
-def _dicom_range(dicom: pydicom.Dataset) -> tuple[float, float]:
-    """The lowest and highest value that a pixel can have after rescaling and windowing."""
-    for tables in ("VOILUTSequence", "ModalityLUTSequence"):
-        if dicom.get(tables):
-            return 0.0, 2.0 ** int(dicom[tables].value[0].LUTDescriptor[2]) - 1
-    bits, signed = int(dicom.BitsStored), bool(dicom.PixelRepresentation)
-    ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    low, high = sorted(float(end) for end in apply_modality_lut(np.array(ends), dicom))
-    return low, high
-
-
-def _to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values from `low` (black) to `high` (white) to 0-255."""
-    share = (values.astype(np.float64) - low) / max(high - low, 1e-9)
-    return np.clip(np.rint(255 * share), 0, 255).astype(np.uint8)
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:  # DICOM, or an image behind stray bytes
+        return float("nan")
+    if data[128:132] == b"DICM" or image.format in ("WEBP", "TIFF"):
+        return float("nan")
+    tables = getattr(image, "quantization", None)
+    if image.format in ("PNG", "BMP", "GIF"):
+        return 0.0
+    return float(np.mean(tables[min(tables)])) if tables else float("nan")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import re
 import stat
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from helpers.config import InputError
-from helpers.images import decode
+from helpers.images import decode, dicom
 
 MOST_BYTES = 500_000_000  # of a file: twice what the largest picture takes as it is
 
@@ -22,6 +21,7 @@ class Decoded(NamedTuple):
 
     pixels: np.ndarray  # uint8 (height, width), 0 black (air) to 255 white (bone)
     notes: tuple[str, ...]
+    age: float | None = None  # years, where the file says it
 
 
 def read_image(source: str | Path | bytes) -> np.ndarray:
@@ -32,10 +32,10 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
 def read(source: str | Path | bytes) -> Decoded:
     """Decode a radiograph from a path or from bytes.
 
-    JPEG and PNG in any colour mode and depth, and DICOM (recognised by content). Orientation in EXIF is applied,
-    transparency is laid on black, the first of several frames is taken, and more than 8 bits are scaled to the bit
-    depth the values use; DICOM's rescale, VOI LUT or window and MONOCHROME1 are applied. Of a DICOM header nothing
-    that could name a patient is kept or repeated.
+    JPEG, PNG, WebP, BMP, TIFF and GIF in any colour mode and depth, and DICOM, recognised by content. Orientation in
+    EXIF is applied, transparency is laid on black, the first of several frames is taken, and of more than 8 bits the
+    range decides that the values use; DICOM's rescale, VOI LUT or window and MONOCHROME1 are applied. Of a DICOM header
+    nothing that could name a patient is kept or repeated, but the age in years.
 
     Raises InputError, naming the file, where the bytes cannot be read as an image.
     """
@@ -46,20 +46,15 @@ def read(source: str | Path | bytes) -> Decoded:
         raise InputError(f"{name} cannot be opened: {error.strerror or error}.") from error
     if not data:
         raise InputError(f"{name} is empty (0 bytes).")
+    read_as = dicom.read_dicom if dicom.looks_like_dicom(data[:144]) else decode.read_raster
     try:
-        pixels, notes = decode.read_dicom(data) if data[128:132] == b"DICM" else (decode.read_raster(data), ())
+        decoded = Decoded(*read_as(data))
     except InputError as error:
         raise InputError(f"{name} {error}") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name} cannot be read as an image: it is no JPEG, PNG or DICOM file.") from error
     except Exception as error:  # decoders raise whatever they like on damaged bytes
-        raise InputError(f"{name} cannot be read as an image: {error or type(error).__name__}.") from error
-    return Decoded(np.ascontiguousarray(pixels), notes)
-
-
-_FIRST_ELEMENT = re.compile(  # of a DICOM file without preamble: group 2 or 8, then a kind of value or a short length
-    rb"[\x02\x08]\0.\0(?:AE|CS|DA|LO|OB|SH|TM|UI|UL|..\0\0)|\0[\x02\x08]\0.(?:AE|CS|DA|LO|OB|SH|TM|UI|UL)", re.DOTALL
-)
+        how = "truncated, the file ends early" if "truncated" in str(error) else "damaged"
+        raise InputError(f"{name} cannot be read as an image: it is {how}.") from error
+    return decoded._replace(pixels=np.ascontiguousarray(decoded.pixels))
 
 
 def looks_like_dicom(path: str | Path) -> bool:
@@ -68,10 +63,9 @@ def looks_like_dicom(path: str | Path) -> bool:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe may never end
             return False
         with Path(path).open("rb") as file:
-            start = file.read(132)
+            return dicom.looks_like_dicom(file.read(144))
     except OSError:
         return False
-    return start[128:132] == b"DICM" or start[:4] == b"DICM" or bool(_FIRST_ELEMENT.match(start))
 
 
 def file_bytes(file: Path) -> bytes:

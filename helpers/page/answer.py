@@ -1,49 +1,24 @@
-"""One answer of the prediction page in words and pictures: HTML and rows of text, from what was predicted, the model's
-card and a threshold. At the card's own threshold its band of doubt holds; at another it says nothing.
+"""One answer of the prediction page in words: HTML from what was predicted, the model's card and a threshold.
+
+At the card's own threshold its uncertain range holds; at another it says nothing.
 """
 
 from __future__ import annotations
 
-import base64
-import csv
 import html
-import io
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 
-from helpers import explain, predict
+from helpers import evaluation, predict
 
-SHOWN_HEIGHT = 340  # pixels
-COLUMNS = ("file", "probability", "decision", "threshold", "warnings", "error", "seconds")
-STYLE = """<style>
-.xray { font-size: 15px; line-height: 1.45; overflow-wrap: anywhere; }
-.xray-scale { position: relative; height: 16px; max-width: 560px; margin: 10px 0 26px; border-radius: 8px;
-  background: #e6e6e6; }
-.xray-bar { height: 16px; border-radius: 8px; }
-.xray-band { position: absolute; top: 0; height: 16px; background: #0003; }
-.xray-mark { position: absolute; top: -4px; width: 2px; height: 24px; background: #000; }
-.xray-mark span { position: absolute; top: 24px; left: -30px; width: 62px; text-align: center; font-size: 12px; }
-.xray-pictures { display: flex; flex-wrap: wrap; gap: 10px; }
-.xray-pictures figure { margin: 0; max-width: 100%; }
-.xray-stack { position: relative; display: inline-block; max-width: 100%; }
-.xray-stack img { display: block; max-width: 100%; }
-.xray-stack img + img { position: absolute; inset: 0; width: 100%; height: 100%; }
-.xray-heat { opacity: 0.6; }
-.xray a { color: #1a5fb4; text-decoration: underline; }
-.xray-table { overflow-x: auto; overflow-wrap: normal; }
-.xray-table td, .xray-table th { padding: 3px 10px; text-align: left; vertical-align: top; }
-.xray-table td { overflow-wrap: break-word; min-width: 5em; max-width: 24em; }
-@media (max-width: 600px) {
-  .xray-table table, .xray-table tbody { display: block; }
-  .xray-table tr { display: grid; grid-template-columns: 1fr 7.5em 7.5em; }
-  .xray-table tr > * { min-width: 0; padding: 3px 6px; overflow-wrap: break-word; }
-  .xray-table td:nth-child(4) { grid-column: 1 / -1; max-width: none; }
-  .xray-table td:empty, .xray-table th:nth-child(4) { display: none; }
+VERDICTS = {  # decision -> colour, icon, words
+    "PNEUMONIA": ("#a63c06", "▲", "Signs of pneumonia"),
+    "NORMAL": ("#1f5c8b", "●", "Below the threshold, not called pneumonia"),
+    "uncertain": ("#6b5b00", "?", "Uncertain: needs a reader"),
+    "not for this model": ("#555555", "✕", "Not like the images this model was made for"),
 }
-.xray table { border-collapse: collapse; } .xray tr + tr { border-top: 1px solid #ddd; }
-</style>"""
+ENOUGH = 20  # test images to tell a frequency of
 
 
 @dataclass(eq=False)
@@ -53,44 +28,108 @@ class Answer:
     file: str
     error: str = ""
     prediction: predict.Prediction | None = None
-    picture: np.ndarray | None = None  # uint8 (h, w), about as large as it is shown
+    picture: bytes = b""  # a PNG about as large as a screen can show
     seconds: float = 0.0
     heat: dict[str, np.ndarray] = field(default_factory=dict)  # method -> float32 (size, size)
+    age: float | None = None  # years, as the person typed it
+    reading: str = ""  # the person's own label
+    truth: str = ""  # of a sample
+    hidden: bool = False  # a sample that the person has not read yet
+
+    def warnings(self, card: dict) -> list[str]:
+        """Why not to trust the number, without the uncertain range, which is part of the answer."""
+        told = dict.fromkeys([predict.age_warning(card, self.age), *self.prediction.warnings])  # each once
+        return [warning for warning in told if warning and warning != predict.UNCERTAIN]
 
 
-def worth(card: dict) -> str:
+def describe_model(card: dict) -> str:
     """In words: what was measured at the model's threshold, on how many images, and for what the model was made."""
-    made_on = (card.get("metrics") or {}).get("validation")
-    share = f" Its probabilities assume that {made_on['prevalence']:.0%} of images show pneumonia." if made_on else ""
-    return f"{known(card, card['threshold'])}{share} Made for {predict.made_for(card)}. Not a medical device."
+    validation = (card.get("metrics") or {}).get("validation")
+    share = (
+        f" Its probabilities assume that {validation['prevalence']:.0%} of images show pneumonia." if validation else ""
+    )
+    point = describe_operating_point(card, card["threshold"])
+    return f"{point}{share} Made for {predict.made_for(card)}. Not a medical device."
 
 
-def known(card: dict, threshold: float) -> str:
+def operating_point(card: dict, threshold: float) -> tuple[float, float | None, float | None] | None:
+    """(threshold, sensitivity, specificity) on test images at the measured threshold next to this one, if any."""
+    tested, points = (card.get("metrics") or {}).get("test"), card.get("operating_points")
+    if tested and threshold == card["threshold"]:
+        return threshold, tested["sensitivity"]["value"], tested["specificity"]["value"]
+    if not (tested and points):
+        return None
+    nearest = int(np.argmin(np.abs(np.array(points["threshold"]) - threshold)))
+    return tuple(points[name][nearest] for name in ("threshold", "sensitivity", "specificity"))
+
+
+def describe_operating_point(card: dict, threshold: float) -> str:
     """In words: sensitivity and specificity as measured on test images at `threshold`, and what that is worth."""
-    tested, points = (card.get("metrics") or {}).get("test") or {}, card.get("operating_points")
-    own = threshold == card["threshold"]
-    if not tested or not (own or points):
+    own, point = threshold == card["threshold"], operating_point(card, threshold)
+    if not point:
         return "Nothing has been measured at this " + ("model's threshold." if own else "threshold.")
-    if own:
-        found, spared = tested["sensitivity"]["value"], tested["specificity"]["value"]
-        start = f"At its threshold of {threshold:.3f} this model"
-    else:
-        nearest = int(np.argmin(np.abs(np.array(points["threshold"]) - threshold)))
-        found, spared = points["sensitivity"][nearest], points["specificity"][nearest]
-        start = f"At a threshold of {points['threshold'][nearest]:.2f} it"
-    found, spared = (f"{100 * v:.0f} of 100" if v is not None else "an unknown share of" for v in (found, spared))
-    words = f"found {found} pneumonias (sensitivity) and raised no alarm for {spared} healthy images (specificity)"
-    text = f"{start} {words}, on {tested['n']} test images."
+    at, *rates = point
+    start = f"At its threshold of {at:.3f} this model" if own else f"At a threshold of {at:.2f} it"
+    found, spared = (f"{100 * rate:.0f} of 100" if rate is not None else "an unknown share of" for rate in rates)
+    text = (
+        f"{start} found {found} images with pneumonia (sensitivity) and raised no alarm for {spared} normal images "
+        f"(specificity), on {card['metrics']['test']['n']} test images."
+    )
     sure = card.get("certain") or {"n": 0}
     if own and sure["n"]:
-        text += f" Of the {sure['n']} outside its band of doubt, {sure['right']} answers were right."
+        text += f" Of the {sure['n']} outside its uncertain range, {sure['right']} answers were right."
     if not own:
         text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."
     return text
 
 
+def describe_frequency(card: dict, probability: float) -> str:
+    """In words: how many of the test images with about this probability had pneumonia. "": the card does not say.
+
+    "About" is the same tenth, or as many tenths around it as it takes for ENOUGH images.
+    """
+    tested, points = (card.get("metrics") or {}).get("test") or {}, card.get("operating_points")
+    grid = [round(at, 6) for at in points["threshold"]] if points else []
+    if "prevalence" not in tested or any(tenth / 10 not in grid for tenth in range(10)):
+        return ""
+    positives, every = round(tested["n"] * tested["prevalence"]), tested["n"]
+
+    def count_from(tenth: int) -> np.ndarray:
+        """(with pneumonia, all) of the test images from this many tenths on."""
+        if tenth > 9:  # the last tenth has 1 in it
+            return np.zeros(2)
+        at = grid.index(tenth / 10)
+        sick = positives * points["sensitivity"][at]
+        return np.array([sick, sick + (every - positives) * (1 - points["specificity"][at])])
+
+    low = min(int(10 * probability + 1e-9), 9)
+    high = low + 1
+    while (count_from(low) - count_from(high))[1] < min(ENOUGH, every) - 0.5:
+        low, high = max(0, low - 1), min(10, high + 1)
+    sick, alike = (round(float(part)) for part in count_from(low) - count_from(high))
+    between = f"that got from {low / 10:.1f} to {high / 10:.1f}"
+    if alike < 100:  # too few to speak of 100
+        return f"Of the {alike} test images {between}, {sick} had pneumonia."
+    return (
+        f"Of 100 such answers on test images, {100 * sick / alike:.0f} had pneumonia: {sick} of the {alike} {between}."
+    )
+
+
+def describe_prevalence(card: dict, threshold: float, prevalence: float) -> str:
+    """In words: precision and NPV at `threshold` where `prevalence` (0-1) of the patients have pneumonia."""
+    point = operating_point(card, threshold)
+    if not point:
+        return "Nothing has been measured at this threshold, so that this cannot be computed."
+    found = evaluation.predictive_values(*point[1:], prevalence)
+    right, spared = (f"{100 * value:.0f} of 100" if value is not None else "an unknown share of" for value in found)
+    return (
+        f"Where {100 * prevalence:.3g} of 100 patients have pneumonia, {right} alarms are right (precision), "
+        f"and {spared} answers below the threshold (NPV). The decision stays the same."
+    )
+
+
 def decision(prediction: predict.Prediction, card: dict, threshold: float) -> str:
-    """One of the keys of _VERDICTS."""
+    """One of the keys of VERDICTS."""
     if prediction.stranger:
         return "not for this model"
     if threshold == card["threshold"]:
@@ -98,120 +137,78 @@ def decision(prediction: predict.Prediction, card: dict, threshold: float) -> st
     return "PNEUMONIA" if prediction.probability >= threshold else "NORMAL"
 
 
-_VERDICTS = {  # decision -> colour, words
-    "PNEUMONIA": ("#b34a10", "Signs of pneumonia"),
-    "NORMAL": ("#2f6496", "Below the threshold, not called pneumonia"),
-    "uncertain": ("#6b5b00", "Uncertain: needs a reader"),
-    "not for this model": ("#5f5f5f", "Not like the images this model was made for"),
-}
+def verdict(answer: Answer, card: dict, threshold: float) -> tuple[str, str, str]:
+    """Colour, icon and words of an answer without error."""
+    colour, icon, words = VERDICTS[decision(answer.prediction, card, threshold)]
+    return colour, icon, "Upside down, as it seems" if predict.UPSIDE_DOWN in answer.prediction.warnings else words
 
 
 def describe(answer: Answer, card: dict, threshold: float) -> str:
     """One answer as HTML; file names are shown as text, never as markup."""
-    title = f"<h4>{html.escape(answer.file)}</h4>"
+    title = f"<h2>{html.escape(answer.file)}</h2>"
     if answer.error:
         return (
-            f"<div class='xray'>{title}<p role='alert'><b>This file cannot be used:</b> "
-            f"{html.escape(answer.error)}</p></div>"
+            f"<div class='xray'>{title}<div class='xray-banner' role='alert'><b>This file cannot be used:</b> "
+            f"{html.escape(answer.error)}</div></div>"
         )
-    p, band = answer.prediction.probability, card.get("uncertain")
-    colour, verdict = _VERDICTS[decision(answer.prediction, card, threshold)]
-    if predict.UPSIDE_DOWN in answer.prediction.warnings:
-        verdict = "Upside down, as it seems"
-    shade = doubt = ""
+    if answer.hidden:
+        return f"<div class='xray'>{title}<p>What do you see? Say it below, then the model's answer is shown.</p></div>"
+    p, (colour, icon, words) = answer.prediction.probability, verdict(answer, card, threshold)
+    found = answer.warnings(card)
+    items = "".join(f"<li>{html.escape(warning)}</li>" for warning in found)
+    banner = f"<div class='xray-banner' role='alert'><b>⚠ Read this first</b><ul>{items}</ul></div>" if found else ""
+    return (
+        f"<div class='xray'>{title}{banner}<p class='xray-line' style='color:{colour}'>"
+        f"<span class='xray-icon' style='background:{colour}' aria-hidden='true'>{icon}</span>"
+        f"<span><b>{words}</b>: probability {p:.3f}, threshold {threshold:.3f}</span></p>"
+        f"{_compared(answer)}{_scale(p, card, threshold, colour)}</div>"
+    )
+
+
+def _compared(answer: Answer) -> str:
+    told = {"True label": answer.truth, "Your reading": answer.reading}
+    return "".join(
+        f"<p class='xray-told'>{name}: <b>{html.escape(text)}</b></p>" for name, text in told.items() if text
+    )
+
+
+def _scale(p: float, card: dict, threshold: float, colour: str) -> str:
+    """The probability on a line from 0 to 1, with the threshold and, at the model's own, the uncertain range."""
+    band, shade, legend = card.get("uncertain"), "", ""
     if band and threshold == card["threshold"]:
-        shade = (
-            f'<div class="xray-band" style="left:{100 * band[0]:.1f}%;width:{100 * (band[1] - band[0]):.1f}%"></div>'
-        )
-        doubt = f"From {band[0]:.3f} to {band[1]:.3f} (shaded) the model is uncertain."
+        shade = f"<i class='xray-band' style='left:{100 * band[0]:.1f}%;width:{100 * (band[1] - band[0]):.1f}%'></i>"
+        legend = f"<i class='xray-band xray-swatch'></i> uncertain from {band[0]:.3f} to {band[1]:.3f}"
     elif band:
-        doubt = "The band of doubt belongs to the model's own threshold and is not used here."
-    warnings = "".join(f"<li>{html.escape(w)}</li>" for w in answer.prediction.warnings if w != predict.UNCERTAIN)
+        legend = "The uncertain range belongs to the model's own threshold and is not used here."
     return (
-        f"<div class='xray'>{title}<p style='color:{colour};font-size:1.15em'><b>{verdict}</b>: "
-        f"probability {p:.3f}, threshold {threshold:.3f}</p>"
-        f'<div class="xray-scale" role="img" aria-label="probability {p:.3f} on a scale from 0 to 1, threshold '
-        f'{threshold:.3f}"><div class="xray-bar" style="width:{100 * p:.1f}%;background:{colour}"></div>{shade}'
-        f'<div class="xray-mark" style="left:{100 * threshold:.1f}%"><span>{threshold:.3f}</span></div></div>'
-        f"<ul>{warnings}</ul><p>{html.escape(f'{doubt} {known(card, threshold)}'.strip())} "
-        f"This image took {answer.seconds:.1f} s.</p></div>"
+        f"<div class='xray-scale' role='img' aria-label='probability {p:.3f} on a scale from 0 to 1, threshold "
+        f"{threshold:.3f}'><span>0</span><div class='xray-track'>{shade}"
+        f"<i class='xray-mark' style='left:{100 * threshold:.1f}%'></i>"
+        f"<i class='xray-dot' style='left:{100 * p:.1f}%;background:{colour}'></i>"
+        f"<b class='xray-at' style='left:{100 * p:.1f}%;color:{colour}'>{p:.3f}</b>"
+        f"<span class='xray-threshold' style='left:clamp(3.2em,{100 * threshold:.1f}%,100% - 3.2em)'>"
+        f"threshold {threshold:.3f}</span></div><span>1</span></div><p class='xray-legend'>{legend}</p>"
     )
 
 
-def draw(answer: Answer, method: str = "") -> str:
-    """The image, and the image under the heatmap of `method` (none: the image alone), as HTML."""
-    if answer.error:
-        return ""
-    plain = _uri(answer.picture)
-    image = (
-        f'<figure><div class="xray-stack"><img src="{plain}" alt="the image"></div>'
-        "<figcaption>the image</figcaption></figure>"
-    )
-    if not method:
-        return f"<div class='xray xray-pictures'>{image}</div>"
-    heat = _uri(np.rint(255 * explain.in_colour(answer.heat[method], answer.picture.shape)).astype(np.uint8))
-    return (
-        f"<div class='xray xray-pictures'>{image}"
-        f'<figure><div class="xray-stack"><img src="{plain}" alt="the image, under the heatmap">'
-        f'<img class="xray-heat" src="{heat}" alt="where the model saw signs of pneumonia">'
-        f"</div><figcaption>{html.escape(method)}: what spoke for pneumonia</figcaption></figure></div>"
-    )
-
-
-def rows(answers: list[Answer], card: dict, threshold: float) -> list[dict[str, str]]:
-    """A row of text per answer, with COLUMNS, decided at `threshold`."""
-    table = []
-    for answer in answers:
-        row = dict.fromkeys(COLUMNS, "") | {"file": answer.file, "error": answer.error}
-        if answer.prediction:
-            decided = decision(answer.prediction, card, threshold)
-            warnings = [w for w in answer.prediction.warnings if w != predict.UNCERTAIN or decided == "uncertain"]
-            row |= {
-                "probability": f"{answer.prediction.probability:.9g}",
-                "decision": decided,
-                "threshold": f"{threshold:.9g}",
-                "warnings": "; ".join(warnings),
-                "seconds": f"{answer.seconds:.2f}",
-            }
-        table.append(row)
-    return table
-
-
-def sitting(table: list[dict[str, str]]) -> str:
-    """The rows as HTML, the last first, with a link to them as a CSV file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.getvalue().encode()).decode()
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("file", "probability", "decision", "remarks"))
-    body = ""
-    for row in table[::-1]:
-        probability = f"{float(row['probability']):.3f}" if row["probability"] else ""
-        cells = (row["file"], probability, row["decision"], row["error"] or row["warnings"])
-        body += f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
-    return (
-        f"<div class='xray xray-table'><h4>This sitting</h4><table><tr>{head}</tr>{body}</table>"
-        f'<p><a download="predictions.csv" href="{link}">Download as CSV</a></p></div>'
-    )
-
-
-def reduced(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (h, w), at most about twice as large as it is shown."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((1000, 2 * SHOWN_HEIGHT))
-    scale = SHOWN_HEIGHT / picture.height
-    if scale > 1:
-        picture = picture.resize((max(1, min(1000, round(picture.width * scale))), SHOWN_HEIGHT))
-    return np.asarray(picture)
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """uint8 (h, w) or (h, w, channels) as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _uri(pixels: np.ndarray) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
+def report(answer: Answer, card: dict, threshold: float, model: str) -> dict:
+    """What the browser writes into the report of one image; {} where there is nothing to report."""
+    if answer.error or answer.hidden:
+        return {}
+    _, _, words = verdict(answer, card, threshold)
+    band = card.get("uncertain") if threshold == card["threshold"] else None
+    lines = [f"Warning: {warning}" for warning in answer.warnings(card)]
+    lines += [f"Uncertain range: {band[0]:.3f} to {band[1]:.3f}"] if band else []
+    lines += [f"Age given: {answer.age:g} years"] if answer.age is not None else []
+    lines += [f"Reader's own label: {answer.reading}"] if answer.reading else []
+    lines += [f"True label: {answer.truth}"] if answer.truth else []
+    lines += [
+        f"Model: {' '.join([model, card.get('sha256', '')[:16]]).strip()}",
+        describe_operating_point(card, threshold),
+    ]
+    p = answer.prediction.probability
+    return {
+        "file": answer.file,
+        "answer": f"{words}: probability {p:.3f}, threshold {threshold:.3f}",
+        "lines": [*lines, f"Made for {predict.made_for(card)}."],
+    }

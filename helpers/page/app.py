@@ -1,4 +1,4 @@
-"""The prediction page of notebook 07: images in; probability, decision, heatmap and a table of the sitting out."""
+"""The prediction page of notebook 07: images in; probability, decision, heatmap and a table of the session out."""
 
 from __future__ import annotations
 
@@ -10,80 +10,24 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import ipywidgets as widgets
 import numpy as np
 from IPython.display import display
 
-from helpers import config, dataset, explain, images, phantom, predict
-from helpers.config import InputError, Settings
-from helpers.page import answer
+from helpers import images, predict
+from helpers.config import InputError
+from helpers.page import answer, session
 from helpers.page.answer import Answer
+from helpers.page.layout import GUESSES, NO_READING, Layout
+from helpers.page.samples import PHANTOM, Gallery
+from helpers.page.still import STYLE, still_picture
 from helpers.page.upload import Upload
+from helpers.page.viewer import Viewer, heat_bytes, png, reduced
 
-PHANTOM = "phantom "  # how the title of a drawn sample begins
-_MOST_ROWS = 500  # of the sitting's table
-_NO_SAMPLE = "choose a sample"
+_MOST_ROWS = 500  # of the session's table
 _WORKER = "predictions"  # name of the thread
 
 
-def find_model(settings: Settings, run: Path) -> Path:
-    """The model folder to use: the setting `model`, else the run's own, else data/pretrained. InputError: none.
-
-    The page has no run and no parameters: there the environment variable PNEUMONIA_MODEL comes before the run's own.
-    """
-    named = settings.model or os.environ.get("PNEUMONIA_MODEL", "")
-    folders = [Path(named)] if named else [run / "model", config.PRETRAINED]
-    for folder in folders:
-        if (folder / "model.json").is_file():
-            return folder
-    raise InputError(f"there is no model in {' or '.join(map(str, folders))}: run the notebooks 01 to 05 first.")
-
-
-def find_samples(settings: Settings, count: int = 4) -> dict[str, Path | bytes]:
-    """Up to `count` readable images of each class, evenly picked: title -> file. Of test, where the dataset has one.
-
-    Where there is no dataset: as many phantoms, drawn now: title -> PNG bytes. The page has no parameters: there the
-    environment variable PNEUMONIA_DATA names the dataset.
-    """
-    if named := os.environ.get("PNEUMONIA_DATA"):
-        settings = config.make_settings("chest_xray", {"data": named})
-    if not any(config.dataset_folder(settings).glob("*")):
-        return _drawn_samples(count)
-    root = dataset.find_root(settings)
-    listed = sorted(dataset.image_files(root))
-    listed = [row for row in listed if row[1] == "test"] or listed
-    samples: dict[str, Path | bytes] = {}
-    drawn = PHANTOM if (root / phantom.RECIPE).is_file() else ""
-    for label in config.LABELS:
-        files = [root / path for path, _, of in listed if of == label]
-        parts = np.array_split(np.arange(len(files)), min(count, len(files)) or 1)
-        found = [next((files[i] for i in part if _readable(files[i])), None) for part in parts]
-        for number, file in enumerate(filter(None, found), start=1):
-            subtype = dataset.parse_name(file.name)[2]
-            samples[f"{drawn}{label} {subtype} {number}".replace("  ", " ")] = file
-    return samples
-
-
-def _drawn_samples(count: int) -> dict[str, Path | bytes]:
-    samples: dict[str, Path | bytes] = {}
-    for label, findings in (("NORMAL", ["normal"]), ("PNEUMONIA", ["bacteria", "virus"])):
-        for number in range(count):
-            finding = findings[number % len(findings)]
-            film, _ = phantom.draw(np.random.default_rng([7, number, len(findings)]), finding)
-            title = f"{PHANTOM}{label} {finding if finding != 'normal' else ''} {number + 1}"
-            samples[title.replace("  ", " ")] = answer.png(film)
-    return samples
-
-
-def _readable(file: Path) -> bool:
-    try:
-        images.read_image(file)
-    except InputError:
-        return False
-    return True
-
-
-class App:
+class App(Layout):
     """The page of one person. It holds the predictor, the samples, and small pictures of what was predicted.
 
     Predictions run in a thread of their own, one after the other, so that the page goes on answering. Nothing that is
@@ -97,70 +41,68 @@ class App:
         self._drawing = threading.RLock()  # the worker and the person's own events draw on one page
         self._waiting = 0  # images handed to the worker and not yet answered
         self._staying = False  # the person looks at an earlier image
-        self.upload = Upload(self._on_upload, ",".join(config.SUFFIXES))
-        style, wide = {"description_width": "90px"}, {"width": "min(560px, 98%)"}
-        self.sample = widgets.Dropdown(options=[_NO_SAMPLE, *samples], description="Sample", style=style, layout=wide)
-        self.chosen = widgets.Dropdown(options=[], description="Shown", style=style, layout=wide)
-        self.method = widgets.Dropdown(options=list(explain.METHODS), description="Heatmap", style=style, layout=wide)
-        self.opacity = widgets.FloatSlider(
-            0.6, min=0, max=1, step=0.05, description="Opacity", style=style, layout=wide
-        )
-        self.threshold = widgets.FloatSlider(
-            predictor.threshold, min=0, max=1, step=0.001, description="Threshold", readout_format=".3f",
-            style=style, layout=wide,
+        self.order = list(np.random.default_rng(7).permutation(list(samples)))  # thumbnails do not tell the classes
+        prevalence = ((predictor.card.get("metrics") or {}).get("test") or {}).get("prevalence", 0.5)
+        super().__init__(
+            Upload(self._on_upload), Gallery([samples[title] for title in self.order], self.choose),
+            Viewer(self.show_next_uncertain), predictor.threshold, prevalence,
         )  # fmt: skip
-        self.reset = widgets.Button(description="The model's own threshold", layout=widgets.Layout(width="220px"))
-        self.status = widgets.HTML()
-        self.answer = widgets.HTML(
-            f"<div class='xray'>Choose a sample, or upload JPEG, PNG or DICOM files. {self._drawn()}</div>"
-        )
-        self.pictures, self.cover, self.table = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.controls = widgets.VBox([self.method, self.opacity, self.threshold, self.reset])
-        for later in (self.chosen, self.controls):  # nothing to control before the first answer
-            later.layout.display = "none"
-        self.sample.observe(self._on_sample, "value")
+        for button, reading in zip(self.guesses, GUESSES.values(), strict=True):
+            button.on_click(lambda _, reading=reading: self._reveal(reading))
         self.chosen.observe(self._on_chosen, "value")
-        self.method.observe(lambda _: self._show(), "value")
-        self.opacity.observe(lambda _: self._set_opacity(), "value")
-        self.threshold.observe(lambda _: self._decide(), "value")
-        self.reset.on_click(lambda _: setattr(self.threshold, "value", self.predictor.threshold))
-        self._set_opacity()
+        self.next.on_click(lambda _: self.show_next_uncertain())
+        self.age.observe(self._on_age, "value")
+        self.reading.observe(self._on_reading, "value")
+        self.viewer.observe(lambda _: self._show(), "method")
+        for control in (self.threshold, self.prevalence, self.separator):
+            control.observe(lambda _: self._decide(), "value")
+        self.reset.on_click(lambda _: setattr(self.threshold, "value", predictor.threshold))
 
     def show(self) -> None:
         """Display the page, with a still picture of a sample for reports, which have no kernel."""
-        page = widgets.VBox(
-            [
-                widgets.HTML(answer.STYLE), self.cover,
-                widgets.HTML(f"<div class='xray'><p>{html.escape(self.worth())}</p></div>"),
-                self.upload, self.sample, self.chosen, self.status,
-                self.answer, self.pictures, self.controls, self.table,
-            ]
-        )  # fmt: skip
-        page.add_class("xray-page")
-        still = ""
-        if self.samples:
-            title, source = next(reversed(self.samples.items()))
-            shown = self._predict(title, source)
-            still = answer.STYLE + self._describe(shown) + answer.draw(shown, self.method.value)
+        page = self.lay_out(STYLE + self.lead(), f"<div class='xray'><p>{html.escape(self.describe_model())}</p></div>")
+        still = self.worker.submit(self._still)
+        on_page = os.environ.get(
+            "PNEUMONIA_MODEL"
+        )  # nobody sees it there, and the first prediction, the slowest, is made
         note = "<p><em>A still picture: in JupyterLab or with make app, this is where you choose or upload.</em></p>"
-        display(page._repr_mimebundle_() | {"text/html": note + still, "text/plain": "the prediction page"}, raw=True)
+        text = {"text/html": note + ("" if on_page else still.result()), "text/plain": "the prediction page"}
+        display(page._repr_mimebundle_() | text, raw=True)
 
-    def worth(self) -> str:
-        """Which model this is, and what is known about its worth."""
-        return f"{f'Model: {self.name}. ' if self.name else ''}{answer.worth(self.predictor.card)}"
-
-    def _drawn(self) -> str:
-        """A caution where samples are phantoms and the model is not of phantoms."""
-        if self.predictor.card.get("phantoms") or not any(title.startswith(PHANTOM) for title in self.samples):
+    def _still(self) -> str:
+        if not self.samples:
             return ""
-        return "The samples are drawn by code, not X-rays: they show how the page works, not how good the model is."
+        title, source = next(reversed(self.samples.items()))
+        shown, method = self._predict(Answer(title), source), self.viewer.method
+        if not shown.error:
+            self._explain(shown, method)
+        return STYLE + self._describe(shown) + still_picture(shown, method)
 
-    def add(self, file: str, source: Path | bytes) -> Future:
+    def describe_model(self) -> str:
+        """Which model this is, and what is known about its worth."""
+        return f"{f'Model: {self.name}. ' if self.name else ''}{answer.describe_model(self.predictor.card)}"
+
+    def lead(self) -> str:
+        """For whom the model was made; and a caution where samples are phantoms and the model is of X-rays."""
+        made_for = predict.made_for(self.predictor.card)
+        adults = "On adults it calls almost every film pneumonia. " if "children" in made_for else ""
+        lead = f"<b>Made for {made_for}.</b> {adults}Not a medical device."
+        drawn = any(title.startswith(PHANTOM) for title in self.samples) and not self.predictor.card.get("phantoms")
+        caution = "The samples are drawn by code, not X-rays: they show how the page works, not how good the model is."
+        return f"<div class='xray'><p>{lead} {caution if drawn else ''}</p></div>"
+
+    def choose(self, number: int) -> Future:
+        """Predict the sample of this number; the answer is hidden until the person has read the image."""
+        title = self.order[number]
+        self._staying = False
+        return self.add(f"Sample {number + 1}", self.samples[title], title)
+
+    def add(self, file: str, source: Path | bytes, truth: str = "") -> Future:
         """Predict one image in the background, then show it, unless the person looks at an earlier one meanwhile."""
         with self._drawing:
             self._waiting += 1
             self._say_waiting()
-        return self.worker.submit(self._guarded, self._add, file, source)
+        return self.worker.submit(self._guarded, self._add, Answer(file, truth=truth, hidden=bool(truth)), source)
 
     def _say_waiting(self) -> None:
         images_left = f"{self._waiting} images" if self._waiting > 1 else "the image"
@@ -173,13 +115,13 @@ class App:
         try:
             work(*given)
         except Exception as error:
-            text = html.escape(f"{type(error).__name__}: {error}")
+            text = html.escape(str(error) or type(error).__name__)
             self.status.value = f"<div class='xray' role='alert'><b>This did not work:</b> {text}</div>"
             raise
 
-    def _add(self, file: str, source: Path | bytes) -> None:
+    def _add(self, given: Answer, source: Path | bytes) -> None:
         try:
-            found = self._predict(file, source)
+            found = self._predict(given, source)
         finally:
             with self._drawing:
                 self._waiting -= 1
@@ -188,32 +130,23 @@ class App:
             kept = self.chosen.value if self._staying and self.chosen.value in self.answers else found
             self.chosen.options = [(f"{i}: {a.file}", a) for i, a in enumerate(self.answers, start=1)]
             self.chosen.value = kept
-            for hidden in (self.chosen, self.controls):
-                hidden.layout.display = None
-            self._draw_table()
-            self._show()
             self._say_waiting()
+            self._show()
 
-    def _predict(self, file: str, source: Path | bytes) -> Answer:
-        start, found, method = time.perf_counter(), Answer(file), self.method.value
+    def _predict(self, found: Answer, source: Path | bytes) -> Answer:
+        start = time.perf_counter()
         try:
             decoded = images.read(source)
         except InputError as error:
             found.error = str(error).replace("the image", "this file", 1) if isinstance(source, bytes) else str(error)
+            found.hidden = False
             return found
         found.prediction = next(self.predictor.predict_decoded([decoded]))
-        found.heat[method] = self.predictor.heatmap(found.prediction, method)
-        found.picture = answer.reduced(decoded.pixels)
+        found.picture = png(reduced(decoded.pixels))
         found.seconds = time.perf_counter() - start
         return found
 
-    def _on_sample(self, change: dict) -> None:
-        if change["new"] in self.samples:
-            self._staying = False
-            self.add(change["new"], self.samples[change["new"]])
-
     def _on_upload(self, file: str, content: bytes, first: bool) -> Future:
-        self.sample.value = _NO_SAMPLE  # what is shown is no sample any more, and each can be chosen anew
         if first:
             self._staying = False
         return self.add(file, content)
@@ -224,33 +157,95 @@ class App:
         with self._drawing:
             self.chosen.value = picked = change["new"]  # the list may have been made anew meanwhile
             self._staying = picked is not self.answers[-1]
+            self._say_waiting()  # in place of a word about the image before
+            self._show()
+
+    def show_next_uncertain(self) -> None:
+        """Show the next image, from here and round to here, whose answer is uncertain; stay where there is none."""
+        with self._drawing:
+            if self.chosen.value is None:
+                return
+            here = self.answers.index(self.chosen.value)
+            for found in self.answers[here + 1 :] + self.answers[: here + 1]:
+                shown = found.prediction and not found.hidden
+                if shown and answer.decision(found.prediction, self.predictor.card, self._at()) == "uncertain":
+                    self.chosen.value = found
+                    return
+            self.status.value = "<div class='xray' role='status'>No answer of this session is uncertain.</div>"
+
+    def _on_age(self, change: dict) -> None:
+        shown, text = self.chosen.value, change["new"].strip().replace(",", ".")
+        try:
+            age = float(text) if text else None
+        except ValueError:
+            age = -1.0
+        if age is not None and not 0 <= age <= 120:
+            said = "The age is a number of years from 0 to 120, such as 4 or 0.5; or leave it empty."
+            self.status.value = f"<div class='xray' role='alert'>{said}</div>"
+            return
+        if shown is not None and shown.age != age:
+            shown.age = age
+            self._say_waiting()
+            self._decide()
+
+    def _on_reading(self, change: dict) -> None:
+        shown, reading = self.chosen.value, "" if change["new"] == NO_READING else change["new"]
+        if shown is not None and shown.reading != reading:
+            shown.reading = reading
+            self._decide()
+
+    def _reveal(self, reading: str) -> None:
+        with self._drawing:
+            shown = self.chosen.value
+            shown.hidden, shown.reading = False, reading
             self._show()
 
     def _show(self) -> None:
         with self._drawing:
-            shown, method = self.chosen.value, self.method.value
+            shown, method = self.chosen.value, self.viewer.method
             if shown is None:
                 return
-            self.answer.value = self._describe(shown)
-            if shown.error or method in shown.heat:
-                self.pictures.value = answer.draw(shown, method)
-            else:
-                self.pictures.value = answer.draw(shown)
+            self.age.value = "" if shown.age is None else f"{shown.age:g}"
+            self.reading.value = shown.reading or NO_READING
+            self._decide()
+            heat = shown.heat.get(method)
+            with self.viewer.hold_sync():
+                self.viewer.picture = shown.picture
+                self.viewer.seen = png(shown.prediction.pixels) if shown.prediction else b""
+                self.viewer.heat = b"" if heat is None else heat_bytes(heat)
+            if shown.prediction and heat is None:
                 self.worker.submit(self._guarded, self._explain, shown, method)
 
     def _explain(self, shown: Answer, method: str) -> None:
-        shown.heat[method] = self.predictor.heatmap(shown.prediction, method)
-        if shown is self.chosen.value and method == self.method.value:
-            self._show()
+        if method not in shown.heat:
+            shown.heat[method] = self.predictor.heatmap(shown.prediction, method)
+        with self._drawing:
+            if shown is self.chosen.value and method == self.viewer.method:
+                self.viewer.heat = heat_bytes(shown.heat[method])
 
     def _decide(self) -> None:
+        """Write anew all that depends on the threshold, and on what the person noted."""
         with self._drawing:
-            self._draw_table()
-            if self.chosen.value is not None:
-                self.answer.value = self._describe(self.chosen.value)
-
-    def _set_opacity(self) -> None:
-        self.cover.value = f"<style>.xray-heat {{ opacity: {self.opacity.value:.2f}; }}</style>"
+            shown, card = self.chosen.value, self.predictor.card
+            if shown is None:
+                return
+            self.page.add_class("xray-answered")
+            self.table.value = session.as_html(self.rows(), self.separator.value)
+            self.answer.value = self._describe(shown)
+            self.viewer.hidden = shown.hidden
+            self.viewer.report = answer.report(shown, card, self._at(), self.name)
+            readable = shown.prediction is not None and not shown.hidden
+            if readable:
+                parts = [
+                    answer.describe_frequency(card, shown.prediction.probability),
+                    answer.describe_operating_point(card, self._at()),
+                    answer.describe_prevalence(card, self._at(), self.prevalence.value / 100),
+                    f"This image took {shown.seconds:.1f} s.",
+                ]
+                text = "".join(f"<p>{html.escape(part)}</p>" for part in parts if part)
+                self.meaning.value = f"<div class='xray'>{text}</div>"
+            for part, there in self.appearing(readable, shown.hidden):
+                part.layout.display = None if there else "none"
 
     def _at(self) -> float:
         """The threshold that is set; the slider goes in steps, and the nearest to the model's own stands for that."""
@@ -261,9 +256,5 @@ class App:
         return answer.describe(shown, self.predictor.card, self._at())
 
     def rows(self) -> list[dict[str, str]]:
-        """The sitting so far, a row of text per image, with the columns of the CSV file."""
-        return answer.rows(self.answers, self.predictor.card, self._at())
-
-    def _draw_table(self) -> None:
-        if self.answers:
-            self.table.value = answer.sitting(self.rows())
+        """The session so far, a row of text per image, with the columns of the CSV file."""
+        return session.rows(self.answers, self.predictor.card, self._at())

@@ -23,8 +23,11 @@ COLUMNS = ("path", "probability", "label", "threshold", "warnings", "error")
 
 
 def find_images(arguments: list[str]) -> Iterator[str]:
-    """Every file named, and for every folder its files with an image's suffix, recursively, sorted."""
-    for argument in arguments:
+    """Every file named, and for every folder its files with an image's suffix, recursively, sorted.
+
+    What would begin as a formula in a spreadsheet gets "./" before it, and is the same file.
+    """
+    for argument in (f"./{name}" if name.startswith(storage.FORMULA) else name for name in arguments):
         if not Path(argument).is_dir():
             yield argument
             continue
@@ -40,14 +43,20 @@ def _refuse(error: OSError) -> None:
     raise InputError(f"the folder {error.filename} cannot be read: {error.strerror}.")
 
 
-def predict_files(predictor: Predictor, paths: Iterable[str], heat_folder: Path | None = None) -> Iterator[dict]:
-    """A row of COLUMNS per path, in order, 16 images at a time; an unreadable image has `error` and no probability."""
+def predict_files(
+    predictor: Predictor, paths: Iterable[str], heat_folder: Path | None = None, age: float | None = None
+) -> Iterator[dict]:
+    """A row of COLUMNS per path, in order, 16 images at a time; an unreadable image has `error` and no probability.
+
+    `age` in years holds where a file does not say it.
+    """
     remaining, done = iter(paths), 0
     while group := list(islice(remaining, 16)):
         decoded, errors = {}, {}
         for path in group:
             try:
-                decoded[path] = images.read(path)
+                found = images.read(path)
+                decoded[path] = found._replace(age=age) if found.age is None else found
             except InputError as error:
                 errors[path] = str(error)
         predictions = dict(zip(decoded, predictor.predict_decoded(decoded.values()), strict=True)) if decoded else {}
@@ -94,7 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--model", metavar="DIR", help="model folder, such as reports/demo/model")
     parser.add_argument("--csv", metavar="FILE", help="write the table there instead of printing it")
+    parser.add_argument("--excel", action="store_true", help="begin that file with the mark by which Excel knows UTF-8")
     parser.add_argument("--heatmaps", metavar="DIR", help="write a Grad-CAM overlay per image there")
+    parser.add_argument("--age", type=float, metavar="YEARS", help="of the patient, where the file does not say it")
     given = parser.parse_args(arguments)
     try:
         if not given.model and not config.PRETRAINED.is_dir():
@@ -111,7 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(f"there is no image in {', '.join(given.images)} ({', '.join(config.SUFFIXES)}).")
         if not given.csv and isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
             sys.stdout.reconfigure(encoding="utf-8")  # a file, as --csv would write it; a terminal has its own
-        output = open(given.csv, "w", newline="", encoding="utf-8") if given.csv else sys.stdout  # noqa: SIM115, PTH123
+        encoding = "utf-8-sig" if given.excel else "utf-8"
+        output = open(given.csv, "w", newline="", encoding=encoding) if given.csv else sys.stdout  # noqa: SIM115, PTH123
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -120,7 +132,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     heat_folder = Path(given.heatmaps) if given.heatmaps else None
     rows = tqdm(
-        predict_files(predictor, paths, heat_folder), total=len(paths), disable=True if output.isatty() else None
+        predict_files(predictor, paths, heat_folder, given.age),
+        total=len(paths),
+        disable=True if output.isatty() else None,
     )
     try:
         failed = write_rows(rows, output)
@@ -128,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted: the table holds the rows that were done.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        return storage.unread()
+        return storage.close_stdout()
     except OSError as error:
         where = error.filename or given.csv or "the table"
         print(f"{where} cannot be written: {error.strerror}.", file=sys.stderr)

@@ -15,6 +15,7 @@ from helpers.config import InputError
 UNCERTAIN = "uncertain: needs a reader"
 UPSIDE_DOWN = "seems to be upside down: do not trust the number, turn the image and try again"
 STRANGE = "does not look like what the model was made for ({}): do not trust the number"
+ALMOST_UNIFORM = "almost uniform image"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Prediction:
     probability: float  # calibrated P(pneumonia), 0-1
     label: str  # "PNEUMONIA" where probability >= threshold, else "NORMAL"
     threshold: float
-    stranger: bool  # does not look like the images the model was made for, or is upside down
+    stranger: bool  # does not look like the images the model was made for, is upside down, or shows next to nothing
     uncertain: bool  # within the model's band around the threshold, where a reader has to decide
     warnings: tuple[str, ...]  # why the number may not mean much
     pixels: np.ndarray  # uint8 (size, size): what the model saw
@@ -61,17 +62,26 @@ class Predictor:
     def predict_decoded(self, decoded: Iterable[images.Decoded]) -> Iterator[Prediction]:
         """Predict what `images.read` returned, as one batch."""
         decoded = list(decoded)
-        pixels = np.stack([images.resize(image, self.size) for image, _ in decoded])
+        pixels = np.stack([images.resize(one.pixels, self.size) for one in decoded])
         strange, inverted = self.guard.judge(pixels) if self.guard else np.zeros((2, len(pixels)), bool)
         parts = zip(decoded, pixels, strange, inverted, self.probabilities(pixels), strict=True)
-        for (image, notes), seen, odd, turned, probability in parts:
+        for one, seen, odd, turned, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
-            uncertain, found = self.uncertain(probability), [*notes, *doubts(image)]
+            found = [*self._notes(one), *doubts(one.pixels)]
+            uniform = ALMOST_UNIFORM in found
+            uncertain = self.uncertain(probability) or uniform
             if odd:
                 found.insert(0, UPSIDE_DOWN if turned else STRANGE.format(made_for(self.card)))
             if uncertain:
                 found.append(UNCERTAIN)
-            yield Prediction(float(probability), label, self.threshold, bool(odd), uncertain, tuple(found), seen)
+            stranger = bool(odd) or uniform
+            yield Prediction(float(probability), label, self.threshold, stranger, uncertain, tuple(found), seen)
+
+    def _notes(self, one: images.Decoded) -> Iterator[str]:
+        """What the file says against a prediction by this model; a patient's age, where the model is for children."""
+        yield from (note for note in one.notes if note != images.NOT_A_CHILD)
+        if warning := age_warning(self.card, one.age):
+            yield warning
 
     def uncertain(self, probability: float) -> bool:
         """Whether `probability` lies in the band that model.json names, from low to high."""
@@ -87,9 +97,21 @@ def made_for(card: dict) -> str:
     """In words: what images the model of this card was trained on."""
     if card.get("phantoms"):
         return "phantoms drawn by code"
-    if card.get("public", True):  # older cards do not say; those models were
+    if for_children(card):
         return "frontal chest X-rays of children aged 1 to 5, one hospital"
     return "chest X-rays like those it was trained on"
+
+
+def for_children(card: dict) -> bool:
+    """Whether the model of this card was trained on the public dataset's children; older cards do not say, but were."""
+    return not card.get("phantoms") and card.get("public", True)
+
+
+def age_warning(card: dict, age: float | None) -> str:
+    """Why not to trust the model of this card on a patient of `age` in years; "" where nothing is known against it."""
+    if age is None or age < 7 or not for_children(card):
+        return ""
+    return f"made for children of 1 to 5; this patient's age is {int(age)} years: do not trust the number"
 
 
 def doubts(image: np.ndarray) -> Iterator[str]:
@@ -99,5 +121,5 @@ def doubts(image: np.ndarray) -> Iterator[str]:
         yield f"very small image ({width} x {height} pixels)"
     if not 0.4 < width / height < 3:
         yield f"unusual shape for a chest X-ray ({width} x {height} pixels)"
-    if image.std() < 8:
-        yield "almost uniform image"
+    if images.almost_uniform(image):
+        yield ALMOST_UNIFORM

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import sys
@@ -14,27 +13,27 @@ import pandas as pd
 from helpers import config, evaluation, model, storage
 from helpers.config import InputError
 from helpers.evaluation import measure
-from helpers.run import provenance, report
+from helpers.run import provenance, report, state
 
 
 def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
     """run.json, predictions with patients, and metrics.json of a run; InputError where one is missing."""
     folder = config.run_folder(run)
-    record = provenance.read_record(folder)
+    record = state.read_record(folder)
     if not record:
         raise InputError(
-            f"there is no run in {config.shown(folder)}: name a folder below reports/ that has a run.json."
+            f"there is no run in {config.relative_path(folder)}: name a folder below reports/ that has a run.json."
         )
-    predictions = pd.read_csv(config.needs(folder / "predictions.csv", "05_evaluation"))
-    if not provenance.evaluated(record, folder):
+    predictions = pd.read_csv(config.require_file(folder / "predictions.csv", "05_evaluation"))
+    if not state.evaluated(record, folder):
         raise InputError(
             f"reports/{run} is not finished, or its predictions are older than its settings; go on with "
             f"`python -m helpers.run --name {shlex.quote(run)} --resume` (--set what was changed in notebooks)."
         )
     for name, column in (("splits.csv", "patient"), ("manifest.csv", "sha256")):
-        known = pd.read_csv(config.needs(folder / name, "05_evaluation"))[["path", column]]
-        predictions = predictions.merge(known, on="path", validate="one_to_one")
-    metrics = json.loads(config.needs(folder / "metrics.json", "05_evaluation").read_text(encoding="utf-8"))
+        more = pd.read_csv(config.require_file(folder / name, "05_evaluation"))[["path", column]]
+        predictions = predictions.merge(more, on="path", validate="one_to_one")
+    metrics = storage.read_json(config.require_file(folder / "metrics.json", "05_evaluation"))
     return record, predictions, metrics
 
 
@@ -46,7 +45,7 @@ def _differing(one: dict, other: dict) -> list[tuple[str, str, str]]:
 
 def _code(record: dict) -> dict:
     """What ran: versions, and of each notebook its commit, versions that were others, and fingerprints of its code."""
-    found = dict(record.get("versions", {}))
+    found = {f"Keras' {name}": value for name, value in record.get("keras", {}).items()} | record.get("versions", {})
     for stem, entry in record["notebooks"].items():
         others = (pair for pair in entry.get("versions", {}).items() if pair not in record["versions"].items())
         found |= {f"{package} of {stem}": version for package, version in others}
@@ -65,15 +64,11 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     if first == second:
         raise InputError(f"{first} and {second} are one run: name two.")
     (record_a, predicted_a, metrics_a), (record_b, predicted_b, metrics_b) = _load(first), _load(second)
-    columns, parts = ["", first, second], []
-    data = [record.get("dataset") or {} for record in (record_a, record_b)]
-    sides = (
-        ("Settings", record_a["parameters"], record_b["parameters"]),
-        ("Code and versions", _code(record_a), _code(record_b)),
-        ("Dataset", *data),
-    )
-    for title, one, other in sides:
-        rows = _differing(one, other)
+    columns, parts = ["", first, second], list[tuple[str, pd.DataFrame | str]]()
+    sides = {"Settings": lambda record: record["parameters"], "Code and versions": _code}
+    sides |= {"Dataset": lambda record: record.get("dataset") or {}}
+    for title, side in sides.items():
+        rows = _differing(side(record_a), side(record_b))
         parts.append((title, pd.DataFrame(rows, columns=columns) if rows else "No difference."))
     both = predicted_a[predicted_a["split"] == "test"].merge(
         predicted_b[predicted_b["split"] == "test"], on=["path", "label", "sha256"], suffixes=("_a", "_b")
@@ -81,10 +76,8 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     if both.empty:
         raise InputError(f"{first} and {second} have no test image in common: there is nothing to compare.")
     ill = both["label"] == evaluation.POSITIVE
-    pair = [
-        (both[f"probability_{side}"], metrics["test"]["threshold"])
-        for side, metrics in (("a", metrics_a), ("b", metrics_b))
-    ]
+    thresholds = [metrics["test"]["threshold"] for metrics in (metrics_a, metrics_b)]
+    pair = list(zip((both["probability_a"], both["probability_b"]), thresholds, strict=True))
     values = [measure(ill, *one) for one in pair]
     rows = []
     for name, change in evaluation.paired_differences(ill, *pair, both["patient_a"]).items():
@@ -94,11 +87,9 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
         rows.append((report.human_name(name), *numbers, interval, "< 0.001" if p and p < 0.001 else _text(p)))
     table = pd.DataFrame(rows, columns=["metric", first, second, "difference (95% interval)", "p"])
     same = (both["probability_a"] == both["probability_b"]).all()
-    parts.append((f"Test, {len(both)} images in common", table))
     chance = f"{len(table)} metrics are tested and p is not corrected for that: one below 0.05 may be chance."
-    parts.append(("How to read p", chance))
-    parts.append(("Predictions", "Equal to the last digit." if same else "Not equal."))
-    return parts
+    parts += [(f"Test, {len(both)} images in common", table), ("How to read p", chance)]
+    return [*parts, ("Predictions", "Equal to the last digit." if same else "Not equal.")]
 
 
 def runs_table(folder: Path) -> pd.DataFrame:
@@ -108,16 +99,16 @@ def runs_table(folder: Path) -> pd.DataFrame:
     specificity and auc. Left out are runs that were moved aside, and others than `folder` that are a copy or evaluate
     a saved model; where `folder` does, its recipe is called "saved model" and it has no seed.
     """
-    own, rows = provenance.dataset_state(folder), []
+    own, rows = state.dataset_state(folder), []
     for file in sorted(folder.parent.glob("*/metrics.json")):
-        record = provenance.read_record(file.parent)  # None where notebooks were run by hand
+        record = state.read_record(file.parent)  # None where notebooks were run by hand
         aside = re.search(r"\.\d{8}-\d{6}(-\d+)?$", file.parent.name)
-        if aside or not record or not own or provenance.dataset_state(file.parent) != own:
+        if aside or not record or not own or state.dataset_state(file.parent) != own:
             continue
         saved, copied = bool(record["parameters"].get("model")), record.get("run") != file.parent.name
-        if file.parent != folder and (saved or copied or not provenance.evaluated(record, file.parent)):
+        if file.parent != folder and (saved or copied or not state.evaluated(record, file.parent)):
             continue
-        if test := json.loads(file.read_text(encoding="utf-8")).get("test"):
+        if test := storage.read_json(file).get("test"):
             values = {name: record["parameters"].get(name) for name in ("recipe", "backbone", "seed")}
             if saved:
                 backbone = model.read_card(folder / "model")["backbone"]
@@ -138,29 +129,21 @@ def _text(value: float | None, sign: str = "") -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command: prints the comparison and writes it as a page; exit status 2 where it cannot be made."""
     parser = argparse.ArgumentParser(prog="python -m helpers.compare", description=__doc__)
-    parser.add_argument("first", metavar="RUN_A")
-    parser.add_argument("second", metavar="RUN_B")
-    given = parser.parse_args(arguments)
+    parser.add_argument("runs", metavar="RUN", nargs=2, help="folders below reports/")
+    runs = parser.parse_args(arguments).runs
     try:
-        parts = compare(given.first, given.second)
+        parts = compare(*runs)
+        folders = [config.run_folder(run) for run in runs]
+        phantoms = any(report.of_phantoms(state.read_record(folder) or {}, folder) for folder in folders)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    page = config.REPORTS / f"compare-{given.first}-{given.second}.html"
-    write_page(page, given.first, given.second, parts)
+    page = config.REPORTS / f"compare-{'-'.join(runs)}.html"
+    storage.write_text(page, report.write("compare.html.j2", runs=runs, parts=parts, banner=phantoms))
     try:
         for title, part in parts:
-            shown = part if isinstance(part, str) else part.to_string(index=False)
-            print(f"{title}\n{shown}\n")
-        print(config.shown(page), flush=True)
+            print(title, part if isinstance(part, str) else part.to_string(index=False), "", sep="\n")
+        print(config.relative_path(page), flush=True)
     except BrokenPipeError:
-        return storage.unread()
+        return storage.close_stdout()
     return 0
-
-
-def write_page(page: Path, first: str, second: str, parts: list[tuple[str, pd.DataFrame | str]]) -> None:
-    """The comparison as one HTML file."""
-    tables = [(title, part if isinstance(part, str) else part.to_dict("split")) for title, part in parts]
-    folders = [config.run_folder(run) for run in (first, second)]
-    phantoms = any(report.of_phantoms(provenance.read_record(folder), folder) for folder in folders)
-    storage.write_text(page, report.render_comparison(first, second, tables, phantoms))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from helpers import config, dataset, storage
 from helpers.config import FIELDS, InputError, Settings
-from helpers.run import provenance
+from helpers.run import provenance, state
 
 MODEL_NOTEBOOK = FIELDS["model"].metadata["notebook"]
 
@@ -20,11 +20,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; InputError where it cannot be read."""
-    parser = _Parser(
-        prog="python -m helpers.run",
-        description="Execute the notebooks in order into a run folder.",
-        allow_abbrev=False,
-    )
+    parser = _Parser(prog="python -m helpers.run", description="Run the notebooks in order.", allow_abbrev=False)
     parser.add_argument("--profile", choices=list(config.PROFILES), help="settings to start from (demo)")
     parser.add_argument("--data", metavar="DIR", help="dataset folder: {train,test}/{NORMAL,PNEUMONIA}/")
     parser.add_argument("--name", metavar="RUN", help="folder below reports/ (the profile's name)")
@@ -33,6 +29,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     some.add_argument("--from", metavar="NN", dest="start", help="run again from this notebook on")
     some.add_argument("--only", metavar="NN", help="run this notebook again, and no other")
     parser.add_argument("--resume", action="store_true", help="do what is missing, and nothing else")
+    parser.add_argument("--settings", action="store_true", help="list the settings of --profile, and do nothing else")
     return parser.parse_args(arguments)
 
 
@@ -77,8 +74,8 @@ def make_plan(args: argparse.Namespace, name: str) -> Plan:
 
     exists = folder.exists() and any(folder.iterdir())
     partial = bool(args.resume or args.start or args.only)
-    record = provenance.read_record(folder) if exists and partial else None
-    base = provenance.recorded_settings(record) if record else config.make_settings(args.profile or "demo")
+    record = state.read_record(folder) if exists and partial else None
+    base = state.recorded_settings(record) if record else config.make_settings(args.profile or "demo")
     if args.profile and args.profile != base.profile:
         raise InputError(
             f"reports/{name} was made with profile {base.profile}, not {args.profile}: give another --name."
@@ -150,7 +147,7 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
         missing = [label for label in config.LABELS if found.images and label not in labels]
         if missing and not settings.model:
             raise InputError(
-                f"the dataset folder {named} has no train/{missing[0]}: it needs "
+                f"the dataset folder {named} has no image in train/{missing[0]}: it needs "
                 "train/ and test/, each with NORMAL/ and PNEUMONIA/; name one with --data DIR, or use `make data`."
             )
     for setting, reads in (("model", reads_model), ("teacher", settings.teacher and "04" in numbers)):
@@ -159,14 +156,14 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
             raise InputError(
                 f"{setting}={getattr(settings, setting)} is not a model folder: there is no model.json in it."
             )
-        known = storage.read_json(card) if reads else {}  # where it is damaged, the notebook that loads it says how
-        size = known.get("input_size")
+        saved = storage.read_json(card) if reads else {}  # where it is damaged, the notebook that loads it says how
+        size = saved.get("input_size")
         size = size[0] if isinstance(size, list) and size else settings.image_size
         if setting == "teacher" and size != settings.image_size:
             raise InputError(
                 f"teacher={settings.teacher} sees {size} pixels, not {settings.image_size}: set image_size={size}."
             )
-        if setting == "model" and known.get("threshold", 0) is None:
+        if setting == "model" and saved.get("threshold", 0) is None:
             raise InputError(
                 f"model={settings.model} has no threshold yet and cannot be evaluated: take the folder model/ of a run "
                 f"whose notebook {MODEL_NOTEBOOK} is done."

@@ -1,4 +1,4 @@
-"""Pages of a run: an executed notebook as one HTML file, and the index that ties them together.
+"""Pages of a run: an executed notebook as one HTML file, the index that ties them together, comparisons.
 
 A page is complete in itself: style and figures are inside, nothing is fetched, and a content security policy keeps
 any script from running, whatever a file name or an output says.
@@ -6,30 +6,32 @@ any script from running, whatever a file name or an output says.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 import statistics
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
-from jinja2 import Environment, FileSystemLoader
+from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
-from nbconvert.filters import Highlight2HTML, markdown2html
+from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
+from traitlets.config import Config
 
 from helpers import config, evaluation, storage
-from helpers.run import provenance
-from helpers.run.markup import headings, outputs, plain
+from helpers.run import provenance, state
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 BANNER = "Phantom run: images drawn by code. The numbers measure the machinery, not medicine."
-TRAINED = {"03": ("pretraining", "head"), "04": ("fine_tuning",)}  # which notebook has which training
-HEADLINE = {
-    "auc": "AUC",
-    "accuracy": "Accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "precision": "Precision",
-}
+TRAINED = {"pretraining": "03", "head": "03", "fine_tuning": "04"}  # which notebook has which training
+SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"]
+SHOWN += ["text/markdown", "text/plain"]  # the first of these that an output has
+_NUMBER = re.compile(r"[-+−±<>≥≤]?\s*\d[\d.,\s]*(e[-+]?\d+)?\s*%?|nan|NaN|—|–|-")
 
 
 def human_time(seconds: float | None) -> str:
@@ -37,10 +39,8 @@ def human_time(seconds: float | None) -> str:
     if seconds is None:
         return ""
     whole = round(seconds)
-    if whole < 10:
-        return f"{seconds:.1f} s"
     if whole < 120:
-        return f"{whole} s"
+        return f"{seconds:.1f} s" if whole < 10 else f"{whole} s"
     minutes = whole // 60
     return f"{minutes} min {whole % 60:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
@@ -58,57 +58,102 @@ def human_name(key: str) -> str:
     return key if key == "n" else words[:1].upper() + words[1:]
 
 
-def human_value(value) -> str:
+def human_value(value: Any) -> str:
     """A number, an interval {"value", "low", "high"}, a truth value or a text, for a table cell."""
     if isinstance(value, dict) and "value" in value:
         low, high = value.get("low"), value.get("high")
         interval = "" if low is None or high is None or low == high else f" ({human_value(low)} to {human_value(high)})"
         return human_value(value["value"]) + interval
-    if value is None:
-        return "—"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return {None: "—", True: "yes", False: "no"}[value]
     if isinstance(value, float):
         return f"{value:.3f}" if 1e-3 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    return ", ".join(human_value(v) for v in value) if isinstance(value, list) else str(value)
+    return str(value)
 
 
-def flatten(values: dict, above: str = "") -> list[tuple[str, str]]:
-    """Nested dicts as (name, value) rows; intervals stay whole."""
-    rows = []
-    for key, value in values.items():
-        name = f"{above}{human_name(str(key))}"
-        if isinstance(value, dict) and "value" not in value:
-            rows += flatten(value, name + " · ")
-        else:
-            rows.append((name, human_value(value)))
-    return rows
+@functools.cache
+def _exporter() -> HTMLExporter:
+    """nbconvert with the templates of this folder, in which all text is escaped that is not said to be HTML."""
+    blocks = Path(sys.prefix, "share/jupyter/nbconvert/templates")  # nbconvert's own, whatever a home has beside them
+    exporter = HTMLExporter(
+        template_file="page.html.j2",
+        template_paths=[str(TEMPLATES), str(blocks / "base"), str(blocks)],
+        exclude_anchor_links=True,
+        filters={"time": human_time, "bytes": human_bytes, "value": human_value, "words": human_name},
+        config=Config(
+            {"NbConvertBase": {"display_data_priority": SHOWN}, "CoalesceStreamsPreprocessor": {"enabled": True}}
+        ),
+    )
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8") + HtmlFormatter(style="friendly").get_style_defs()
+    environment = exporter.environment
+    environment.autoescape = environment.trim_blocks = environment.lstrip_blocks = True
+    environment.globals |= {"style": Markup(style), "banner_text": BANNER}  # noqa: S704 - our own CSS
+    return exporter
 
 
-def _environment() -> Environment:
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"time": human_time, "bytes": human_bytes, "value": human_value, "words": human_name}
-    highlighting = HtmlFormatter(style="friendly").get_style_defs(".highlight")
-    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    environment.globals |= {"style": Markup(style + highlighting), "banner_text": BANNER}  # noqa: S704 - our own CSS
-    return environment
-
-
-def opening(notebook) -> tuple[str, str]:
+def opening(notebook: nbformat.NotebookNode) -> tuple[str, str]:
     """Title (its h1) and purpose (its first paragraph) of a notebook, as plain text; "" where there is none."""
-    prose = "\n\n".join(markdown2html(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
-    title = re.search(r"<h1\b[^>]*>(.*?)</h1>", prose, re.DOTALL)
-    purpose = re.search(r"<p>(.*?)</p>", prose, re.DOTALL)
-    name = re.sub(r'<a class="anchor-link".*?</a>', "", title.group(1)) if title else ""
-    return plain(name), " ".join(plain(purpose.group(1)).split()) if purpose else ""
+    prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    soup = BeautifulSoup(markdown2html(prose).replace("¶", ""), "html.parser")
+    title, purpose = (" ".join(found.get_text().split()) if found else "" for found in (soup.h1, soup.p))
+    return title, purpose
+
+
+def _hidden(value: Any, hide: list[tuple[str, str]]) -> Any:
+    """A part of a notebook with texts replaced, wherever they are but in images."""
+    if isinstance(value, dict):
+        for key in value:
+            value[key] = value[key] if str(key).startswith("image/") else _hidden(value[key], hide)
+    elif isinstance(value, list):
+        value[:] = [_hidden(member, hide) for member in value]
+    elif isinstance(value, str):
+        for found, short in hide:
+            value = value.replace(found, short)
+    return value
+
+
+def _align_numbers(table: Tag) -> None:
+    """Give the cells of columns that hold nothing but numbers, header included, the class "n"."""
+    rows = [row.find_all(["td", "th"])[::-1] for row in table.find_all("tr")]  # cells that span rows are on the left
+    for column in itertools.zip_longest(*rows):
+        cells = [cell for cell in column if cell is not None]
+        texts = [cell.get_text().strip() for cell in cells if cell.name == "td"]
+        if any(texts) and all(_NUMBER.fullmatch(text) for text in texts):
+            for cell in cells:
+                cell["class"] = [*cell.get("class", []), "n"]
+
+
+def _finish(page: str) -> str:
+    """What concerns the whole of a page: contents, links to other pages, tables that scroll; no script is left."""
+    soup = BeautifulSoup(page, "html.parser")
+    for part in soup.select("main script, main style"):
+        part.decompose()
+    for link in soup.select(".md a[href]"):
+        if re.fullmatch(r"\d\d_\w+\.ipynb(#.*)?", str(link["href"])):
+            link["href"] = str(link["href"]).replace(".ipynb", ".html")
+    for table in soup.select("main table"):
+        _align_numbers(table)
+        if not table.find_parent(class_="wide"):
+            table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
+    taken: set[str] = set()
+    for heading in soup.select("main .md :is(h1, h2, h3, h4)"):
+        slug = re.sub(r"[^\w]+", "-", heading.get_text().lower()).strip("-") or "section"
+        names = itertools.chain([slug], (f"{slug}-{number}" for number in itertools.count(2)))
+        heading["id"] = next(name for name in names if name not in taken)
+        taken.add(heading["id"])
+        for contents in soup.select("ul.toc") if heading.name in ("h2", "h3") else ():
+            link = soup.new_tag("a", attrs={"href": f"#{heading['id']}"}, string=heading.get_text().strip())
+            contents.append(soup.new_tag("li", attrs={"class": heading.name}))
+            contents.contents[-1].append(link)
+    return str(soup)
 
 
 def render(
     notebook: Path,
     page: Path,
-    pages: list[tuple[str, str]] = (),
+    pages: Sequence[tuple[str, str]] = (),
     record: dict | None = None,
     failure: dict | None = None,
     hide: dict[str, str] | None = None,
@@ -117,115 +162,43 @@ def render(
 
     `pages` are (stem, title) of all notebooks of the run, for the links; `record` is its run.json; `failure` is
     {"cell", "message", "advice"} of the cell that stopped it; `hide` replaces texts (this machine's
-    paths) in code and text outputs.
+    paths) in code and outputs.
     """
     content = nbformat.read(notebook, as_version=4)
-
-    def hidden(text: str) -> str:
-        for found, shown in sorted((hide or {}).items(), key=lambda pair: -len(pair[0])):
-            text = text.replace(found, shown)
-        return text
-
-    contents: list[dict] = []
-    cells, number = [], 0
-    highlight = Highlight2HTML(pygments_lexer="ipython3")
-    for cell in content.cells:
-        tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "markdown" and "papermill-error-cell-tag" not in tags:
-            markup = re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', markdown2html(cell.source))
-            cells.append({"kind": "markdown", "html": Markup(headings(markup, contents))})  # noqa: S704 - our notebook
-        if cell.cell_type != "code" or not (cell.source.strip() or cell.outputs):
-            continue
-        number += "injected-parameters" not in tags
-        is_parameters = "parameters" in tags or "injected-parameters" in tags
-        failed = bool(failure) and failure.get("cell") == number and "injected-parameters" not in tags
-        label = "parameters" if is_parameters else "code"
-        cells.append(
-            {
-                "kind": "code",
-                "label": f"{label} given to this run" if "injected-parameters" in tags else label,
-                "number": number,
-                "failed": failed,
-                "code": Markup(highlight(hidden(cell.source))),  # noqa: S704 - pygments escapes
-                "outputs": outputs(cell, hidden),
-            }
-        )
-    stems = [stem for stem, _ in pages]
-    here = stems.index(page.stem) if page.stem in stems else None
-    page_text = _environment().get_template("page.html.j2")
-    text = page_text.render(
-        title=opening(content)[0] or page.stem,
-        stem=page.stem,
-        cells=cells,
-        contents=[entry for entry in contents if entry["level"] in (2, 3)],
-        pages=pages,
-        previous=pages[here - 1] if here else None,
-        following=pages[here + 1] if here is not None and here + 1 < len(pages) else None,
-        record=record or {},
-        run=(record or {}).get("run", ""),
-        banner=of_phantoms(record or {}, page.parent),
-        failure=failure,
-    )
-    storage.write_text(page, text)
+    _hidden(content.cells, sorted((hide or {}).items(), key=lambda pair: -len(pair[0])))
+    stems, record = [stem for stem, _ in pages], record or {}
+    here = stems.index(page.stem) if page.stem in stems else len(pages)
+    about = {
+        "title": opening(content)[0] or page.stem,
+        "stem": page.stem,
+        "pages": pages,
+        "previous": pages[here - 1] if 0 < here < len(pages) else None,
+        "following": pages[here + 1] if here + 1 < len(pages) else None,
+        "record": record,
+        "failure": failure,
+        "banner": of_phantoms(record, page.parent),
+    }
+    storage.write_text(page, _finish(_exporter().from_notebook_node(content, resources={"page": about})[0]))
 
 
 def of_phantoms(record: dict, folder: Path) -> bool:
     """Whether the run is about phantoms: it drew them, or its model was trained on them."""
-    return record.get("parameters", {}).get("phantoms", 0) > 0 or bool(
-        storage.read_json(folder / "model/model.json").get("phantoms")
-    )
+    drawn = record.get("parameters", {}).get("phantoms", 0) > 0
+    return drawn or bool(storage.read_json(folder / "model/model.json").get("phantoms"))
 
 
-def _metrics(metrics: dict) -> dict | None:
-    """Rows of the index's table of numbers: the headline ones, then the rest; None without a test or validation."""
-    parts = {name: metrics[name] for name in ("test", "validation") if isinstance(metrics.get(name), dict)}
-    if not parts:
-        return None
-    leading = next(iter(parts.values()))
-    rest = [key for key, value in leading.items() if isinstance(value, dict) and "value" in value]
-    keys = [key for key in HEADLINE if key in rest] + [key for key in rest if key not in HEADLINE]
-    subtypes = flatten({kind: part["by_subtype"] for kind, part in parts.items() if part.get("by_subtype")})
-    lows = [part[key].get("low") for part in parts.values() for key in keys if isinstance(part.get(key), dict)]
-    origin = 0.5 if all(low >= 0.5 for low in lows[: len(HEADLINE)] if low is not None) else 0.0
-    return {
-        "parts": parts,
-        "rows": keys,
-        "origin": origin,
-        "headline": len(set(keys) & set(HEADLINE)),
-        "subtypes": subtypes,
-    }
-
-
-def _epochs(folder: Path, pretrained: bool) -> dict[str, list[dict]]:
-    """A run's histories of training by stage, without epoch 0; that of pre-training where it is part of the run."""
-    found = {}
-    for stage in (stage for stages in TRAINED.values() for stage in stages):
-        history = storage.read_json(folder / "training" / stage / "state.json").get("history", [])[1:]
-        found[stage] = history if pretrained or stage != "pretraining" else []
-    return found
-
-
-def _cost(folder: Path, epochs: dict[str, list[dict]]) -> list[dict]:
-    """What training took, by stage: epochs, seconds of the middle one, and images a second."""
-    splits = folder / "splits.csv"
-    trained = splits.read_text(encoding="utf-8").count(",train,") if splits.exists() else 0
-    rows = []
-    for stage, history in epochs.items():
-        if history:
-            seconds = statistics.median(epoch["seconds"] for epoch in history)
-            known = trained if stage != "pretraining" else 0
-            speed = f"{known / seconds:.{0 if known > 20 * seconds else 1}f}" if known and seconds else ""
-            rows.append({"stage": human_name(stage), "epochs": len(history), "seconds": seconds, "speed": speed})
+def _trainings(folder: Path, pretrained: bool) -> list[dict]:
+    """What training took, by stage: epochs, seconds of the middle one and in all, training images."""
+    splits, rows = folder / "splits.csv", []
+    images = splits.read_text(encoding="utf-8").count(",train,") if splits.exists() else 0
+    for stage, number in TRAINED.items():
+        history = storage.read_json(folder / "training" / stage / "state.json").get("history", [])[1:]  # not epoch 0
+        if history and (pretrained or stage != "pretraining"):
+            seconds = [epoch["seconds"] for epoch in history]
+            row = {"stage": stage, "notebook": number, "epochs": len(history), "total": sum(seconds)}
+            own = 0 if stage == "pretraining" else images
+            rows.append(row | {"seconds": statistics.median(seconds), "images": own})
     return rows
-
-
-def _saved_model(folder: Path, parameters: dict) -> dict[str, str]:
-    """What the index says of a saved model that a run evaluates."""
-    card = storage.read_json(folder / "model" / "model.json")
-    said = {"folder": parameters["model"], "backbone": card.get("backbone"), "SHA-256": card.get("sha256")}
-    if isinstance(card.get("threshold"), float):
-        said["threshold"] = f"{card['threshold']:.4f}, by the policy {card.get('threshold_policy')}"
-    return {name: value for name, value in said.items() if value}
 
 
 def write_index(folder: Path) -> Path:
@@ -233,61 +206,30 @@ def write_index(folder: Path) -> Path:
 
     Equal contents are left alone, so that a finished run is not touched.
     """
+    files = {"metrics": "metrics.json", "explanations": "explanations.json", "card": "model/model.json"}
+    found: dict[str, Any] = {name: storage.read_json(folder / file) for name, file in files.items()}
     record = storage.read_json(folder / "run.json")
     parameters = record.get("parameters", {})
-    changed = {key: parameters[key] for key in record.get("changed", []) if key in parameters}
-    notebooks = [
-        {"stem": stem, "page": (folder / f"{stem}.html").exists(), **entry}
-        for stem, entry in sorted(record.get("notebooks", {}).items())
-    ]
-    epochs = _epochs(folder, parameters.get("weights") == "phantoms")
-    for entry in notebooks:  # the time of its last call, in which epochs of earlier ones were found
-        trained = sum(epoch["seconds"] for stage in TRAINED.get(entry["stem"][:2], ()) for epoch in epochs[stage])
-        if "seconds" in entry:
-            entry["seconds"] = max(entry["seconds"], trained)
-    ran_with: dict[str, dict[str, list[str]]] = {"commit": {}, "lock": {}}
-    for entry in (entry for entry in notebooks if entry.get("commit")):  # those that have run
-        clean = "" if entry.get("clean", True) else " with uncommitted changes"
-        ran_with["commit"].setdefault(f"{entry['commit'][:12]}{clean}", []).append(entry["stem"][:2])
-        ran_with["lock"].setdefault((entry.get("lock") or "unknown")[:12], []).append(entry["stem"][:2])
-    now = record.get("git") or {}
-    last = f"{(now.get('commit') or '')[:12]}{'' if now.get('clean', True) else ' with uncommitted changes'}"
-    saved = _saved_model(folder, parameters) if parameters.get("model") else {}
-    if saved:  # what a training would have been is nobody's
+    cost = _trainings(folder, parameters.get("weights") == "phantoms")
+    notebooks = []
+    for stem, entry in sorted(record.get("notebooks", {}).items()):
+        trained = sum(row["total"] for row in cost if row["notebook"] == stem[:2])  # in earlier calls, perhaps
+        more = {"stem": stem, "number": stem[:2], "page": (folder / f"{stem}.html").exists()}
+        more |= {"seconds": max(entry["seconds"], trained)} if "seconds" in entry else {}
+        notebooks.append(entry | more | {"code": provenance.commit_of(entry)})
+    if parameters.get("model"):  # what a training would have been is nobody's
         own = {name for name, field in config.FIELDS.items() if field.metadata["notebook"] in ("01", "05", "06")}
         parameters = {name: value for name, value in parameters.items() if name in own - {"threshold_policy"}}
-    summary = storage.read_json(folder / "explanations.json").get("summary")
-    text = (
-        _environment()
-        .get_template("index.html.j2")
-        .render(
-            record=record,
-            run=record.get("run", folder.name),
-            banner=of_phantoms(record, folder),
-            notebooks=notebooks,
-            total=sum(entry.get("seconds") or 0 for entry in notebooks),
-            memory=max((entry.get("peak_memory") or 0 for entry in notebooks), default=0),
-            metrics=_metrics(storage.read_json(folder / "metrics.json")),
-            stale=[record["notebooks"][stem].get("title", stem) for stem in provenance.unevaluated(record, folder)],
-            localisation=flatten(summary) if isinstance(summary, dict) else [],
-            commits=ran_with["commit"] if set(ran_with["commit"]) != {last} else {},
-            locks=ran_with["lock"],
-            cost=_cost(folder, epochs),
-            saved=saved,
-            changed=changed,
-            unchanged={key: value for key, value in parameters.items() if key not in changed},
-        )
-    )
+    found |= {"record": record, "run": record.get("run", folder.name), "banner": of_phantoms(record, folder)}
+    found |= {"notebooks": notebooks, "last": provenance.commit_of(record.get("git") or {}), "cost": cost}
+    found |= {"parameters": parameters, "stale": state.unevaluated(record, folder)}
+    text = write("index.html.j2", **found)
     index = folder / "index.html"
     if not index.exists() or index.read_text(encoding="utf-8") != text:
         storage.write_text(index, text)
     return index
 
 
-def render_comparison(first: str, second: str, parts: list, banner: bool) -> str:
-    """The page of `helpers.compare`: (title, sentence or {"columns", "data"}) one below the other.
-
-    `banner`: whether one of the runs is about phantoms.
-    """
-    template = _environment().get_template("compare.html.j2")
-    return template.render(first=first, second=second, parts=parts, banner=banner)
+def write(template: str, **values: Any) -> str:
+    """A page that is no notebook's."""
+    return _exporter().environment.get_template(template).render(values)

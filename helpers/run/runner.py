@@ -18,7 +18,7 @@ import nbformat
 
 from helpers import config, storage
 from helpers.config import FIELDS, InputError
-from helpers.run import kernel, provenance, report, sources
+from helpers.run import papermill, provenance, report, sources, state
 from helpers.run.plan import Plan, absolute, check_inputs, make_plan, parse
 
 
@@ -31,9 +31,13 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _again(*words: str) -> str:
+    return shlex.join(["python", "-m", "helpers.run", *words])
+
+
 def move_aside(folder: Path) -> Path:
     """Rename a run folder after the time its run started, or it last changed; its new path."""
-    record = provenance.read_record(folder) or {}
+    record = state.read_record(folder) or {}
     changed = datetime.fromtimestamp(folder.stat().st_mtime, UTC).strftime("%Y%m%d-%H%M%S")
     stamp = str(record.get("started", "")).replace("-", "").replace(":", "").replace("T", "-").rstrip("Z") or changed
     target, number = folder.with_name(f"{folder.name}.{stamp}"), 2
@@ -42,18 +46,12 @@ def move_aside(folder: Path) -> Path:
     return folder.rename(target)
 
 
-def _shown(path: Path) -> str:
-    with contextlib.suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
-
-
 class Run:
     """A run folder being filled: its run.json, and its pages in step with it."""
 
     def __init__(self, plan: Plan):
         self.plan, self.settings, self.folder = plan, absolute(plan.settings), plan.folder
-        self.dataset = provenance.listing(self.settings)
+        self.dataset = state.dataset_hash(self.settings)
         recorded = (plan.record or {}).get("notebooks", {})
         self.entries: dict[str, dict] = {}
         for notebook in plan.notebooks:
@@ -63,68 +61,59 @@ class Run:
                 raise InputError(f"{notebook.name} cannot be read as a notebook: {error}") from error
             entry = dict(recorded.get(notebook.stem, {"status": "pending"}))
             self.entries[notebook.stem] = entry | {"title": title or notebook.stem, "purpose": purpose}
-        self.record: dict | None = None
+        self.record: dict = {}  # run.json, once something is written
+        paths = {key: (getattr(self.settings, key), getattr(plan.settings, key)) for key in provenance.PATHS}
+        self.hide = {full: short for full, short in paths.values() if full != short}  # paths of this machine
+        for place, short in ((config.ROOT, ""), (Path.home(), "~/")):
+            if place != place.parent:
+                self.hide[f"{place}{os.sep}"] = short
 
-    def inputs(self, stem: str) -> dict:
-        """What the notebook's result depends on now, see `provenance.inputs`."""
-        needed = provenance.inputs(self.plan.notebooks, self.plan.settings, self.folder, self.dataset, self.entries)
-        return needed[stem]
+    def inputs(self) -> dict[str, dict]:
+        """What each notebook's result depends on now, see `state.inputs`."""
+        return state.inputs(self.plan.notebooks, self.plan.settings, self.folder, self.dataset, self.entries)
+
+    def renew(self, stem: str, **values: object) -> dict:
+        """A notebook's entry in run.json, begun anew."""
+        self.entries[stem] = {key: self.entries[stem][key] for key in ("title", "purpose")} | values
+        return self.entries[stem]
 
     def begin(self) -> None:
         """Start to write: from here on the folder is no longer what it was."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for half in (*self.folder.glob("*.part"), *self.folder.glob(".*.part.ipynb")):  # of a call that was killed
             half.unlink()
-        if not self.plan.resume:
-            for notebook in self.plan.todo:
-                entry = self.entries[notebook.stem]
-                self.entries[notebook.stem] = {key: entry[key] for key in ("title", "purpose")} | {"status": "pending"}
-        first = self.plan.notebooks[0].name[:2]
-        self.record = provenance.provenance(self.plan.name, self.plan.settings, self.folder, first)
+        for notebook in self.plan.todo if not self.plan.resume else ():
+            self.renew(notebook.stem, status="pending")
+        self.record = provenance.provenance(self.plan.name, self.plan.settings, self.plan.notebooks[0].name[:2])
         self.record["started"] = (self.plan.record or {}).get("started") or _now()
         self.save()
 
     def save(self) -> None:
         """Write run.json and index.html; a notebook whose inputs have changed since it was done is outdated."""
+        inputs = self.inputs()
         for stem, entry in self.entries.items():
             if entry["status"] in ("done", "outdated"):
-                entry["why"] = provenance.why_not_done(entry, self.inputs(stem), self.folder, stem)
+                entry["why"] = state.why_not_done(entry, inputs[stem], self.folder, stem)
                 entry["status"] = "outdated" if entry["why"] else "done"
-        self.record["dataset"] = provenance.dataset_state(self.folder)
-        self.record["notebooks"] = self.entries
+        self.record |= {"dataset": state.dataset_state(self.folder), "notebooks": self.entries}
         storage.write_json(self.folder / "run.json", self.record)
         report.write_index(self.folder)
 
-    def hidden(self) -> dict[str, str]:
-        """Paths of this machine, and what pages and records say in their place."""
-        given = {key: (getattr(self.settings, key), getattr(self.plan.settings, key)) for key in provenance.PATHS}
-        hidden = {full: short for full, short in given.values() if full != short}
-        for full, short in ((config.ROOT, ""), (Path.home(), "~/")):
-            if full != full.parent:
-                hidden[f"{full}{os.sep}"] = short
-        return hidden
-
     def execute(self, notebook: Path) -> dict | None:
         """Run one notebook and write its page; None, or the failure."""
-        stem, number = notebook.stem, notebook.name[:2]
-        parts, entry = self.inputs(stem), self.entries[stem]
-        self.entries[stem] = {key: entry[key] for key in ("title", "purpose")} | {
-            "status": "running",
-            "started": _now(),
-        }
-        entry = self.entries[stem]
+        stem, parts = notebook.stem, self.inputs()[notebook.stem]
+        entry = self.renew(stem, status="running", started=_now())
         self.save()
         parameters = {"profile": self.settings.profile, "run": self.plan.name} | provenance.changed(self.settings)
         helpers, begun, aside = sources.of_helpers(notebook), time.monotonic(), self.folder / f".{stem}.part.ipynb"
         try:
             say(f"{stem:<18}  running")
-            with kernel.watched(_beside(self.plan.name, "kernel")) as memory:
-                failure = kernel.execute(notebook, aside, parameters)
+            with papermill.watched(_beside(self.plan.name, "kernel")) as memory:
+                failure = papermill.execute(notebook, aside, parameters)
             if failure:
-                for full, short in sorted(self.hidden().items(), key=lambda pair: -len(pair[0])):
+                for full, short in sorted(self.hide.items(), key=lambda pair: -len(pair[0])):
                     failure["message"] = failure["message"].replace(full, short)
-                again = shlex.join(["python", "-m", "helpers.run", "--name", self.plan.name, "--resume"])
-                failure["advice"] = f"After mending that, go on with: {again}"
+                failure["advice"] = f"After mending that, go on with: {_again('--name', self.plan.name, '--resume')}"
             self.publish(stem, aside, failure)
         except BaseException:
             entry["status"] = "interrupted"
@@ -137,7 +126,7 @@ class Run:
         if failure:
             entry |= {"status": "failed", "failure": failure}
         else:
-            wrote = provenance.written(self.folder, number)
+            wrote = state.written(self.folder, stem[:2])
             entry |= {"status": "done", "key": parts.pop("key"), "inputs": parts, "wrote": wrote, "helpers": helpers}
         self.save()
         cost = f"{report.human_time(entry['seconds'])}  {report.human_bytes(entry['peak_memory'])}"
@@ -146,21 +135,15 @@ class Run:
 
     def publish(self, stem: str, aside: Path, failure: dict | None) -> None:
         """Put the executed notebook and its page in place, each whole or not at all."""
-        executed = kernel.without_markers(nbformat.read(aside, as_version=4))
+        executed = papermill.without_markers(nbformat.read(aside, as_version=4))
         pages = [(other, entry["title"]) for other, entry in self.entries.items()]
         if failure:  # what comes after may never be written
-            pages = pages[: [other for other, _ in pages].index(stem) + 1]
+            pages = pages[: list(self.entries).index(stem) + 1]
         executed.metadata.get("papermill", {}).update(input_path=f"{stem}.ipynb", output_path=f"{stem}.ipynb")
-        storage.write_text(self.folder / f"{stem}.ipynb", nbformat.writes(executed) + "\n")
-        self.record["dataset"] = provenance.dataset_state(self.folder)  # 01 has just written it
-        report.render(
-            self.folder / f"{stem}.ipynb",
-            self.folder / f"{stem}.html",
-            pages=pages,
-            record=self.record,
-            failure=failure,
-            hide=self.hidden(),
-        )
+        file = self.folder / f"{stem}.ipynb"
+        storage.write_text(file, nbformat.writes(executed) + "\n")
+        self.record["dataset"] = state.dataset_state(self.folder)  # 01 has just written it
+        report.render(file, file.with_suffix(".html"), pages, self.record, failure, self.hide)
         aside.unlink()
 
     def carry_out(self) -> int:
@@ -169,29 +152,29 @@ class Run:
         for notebook in plan.todo:
             stem = notebook.stem
             if plan.resume:
-                why = provenance.why_not_done(self.entries[stem], self.inputs(stem), plan.folder, stem)
+                why = state.why_not_done(self.entries[stem], self.inputs()[stem], plan.folder, stem)
                 if not why:
                     say(f"{stem:<18}  skipped: done, and nothing it depends on has changed")
                     continue
                 if plan.record:
                     say(f"{stem:<18}  runs: {why}{_changes(plan, stem) if 'settings' in why else ''}")
-            if self.record is None:
+            if not self.record:
                 self.begin()
             if failure := self.execute(notebook):
                 where = f"cell {failure['cell']} ({failure['line']})" if failure["cell"] else "its start"
-                page = _shown(plan.folder / f"{stem}.html")
-                said = f"{stem} stopped at {where}: {failure['error']}{failure['message']}"
-                print(f"{said} See {page}. {failure['advice']}", file=sys.stderr)
+                stopped = f"{stem} stopped at {where}: {failure['error']}{failure['message']}"
+                page = config.relative_path(plan.folder / f"{stem}.html")
+                print(f"{stopped} See {page}. {failure['advice']}", file=sys.stderr)
                 return 1
         if note := sources.note(self.entries, plan.notebooks):
             say(note)
-        say(_shown(report.write_index(plan.folder)))
+        say(config.relative_path(report.write_index(plan.folder)))
         return 0
 
 
 def _changes(plan: Plan, stem: str) -> str:
     """Which settings a notebook depends on are not those of run.json, in parentheses."""
-    before = plan.record["parameters"]
+    before = (plan.record or {})["parameters"]
     now = [(name, getattr(plan.settings, name)) for name in FIELDS if FIELDS[name].metadata["notebook"] <= stem[:2]]
     found = [f"{name} {before.get(name)} -> {value}" for name, value in now if before.get(name) != value]
     return f" ({', '.join(found)})" if found else ""
@@ -205,7 +188,7 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM: stop as for ctrl-C, kernel included."""
 
 
-def _on_sigterm(*_) -> None:
+def _on_sigterm(*_: object) -> None:
     raise _Terminated
 
 
@@ -219,18 +202,21 @@ def main(arguments: list[str] | None = None) -> int:
         handler = signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         args = parse(arguments)
+        if args.settings:
+            say(config.list_settings(args.profile or "demo"))
+            return 0
         name = args.name or args.profile or "demo"
         config.run_folder(name)
         config.REPORTS.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(_beside(name, "lock"), timeout=0):
-            kernel.stop_stray(_beside(name, "kernel"))
+            papermill.stop_stray(_beside(name, "kernel"))
             plan = make_plan(args, name)
             check_inputs(plan.settings, plan.todo)
             run = Run(plan)
             if plan.resume and not plan.record:
                 say(f"reports/{name} has no run to go on with: one is begun.")
             if plan.aside:
-                say(f"{_shown(plan.folder)} is moved aside to {move_aside(plan.folder).name}")
+                say(f"{config.relative_path(plan.folder)} is moved aside to {move_aside(plan.folder).name}")
             return run.carry_out()
     except filelock.Timeout:
         print(f"reports/{name} is in use by another run; wait for it, or give another --name.", file=sys.stderr)
@@ -240,13 +226,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as stop:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # would tell of the task that was cut off
-        begun = run is not None and run.record is not None
+        begun = run is not None and run.record
         words = ["--name", name, "--resume"] if begun else arguments if arguments is not None else sys.argv[1:]
-        go_on = shlex.join(["python", "-m", "helpers.run", *words])
-        print(f"Stopped; the kernel too. {'Go on' if begun else 'Start again'} with: {go_on}", file=sys.stderr)
+        print(f"Stopped; the kernel too. {'Go on' if begun else 'Start again'} with: {_again(*words)}", file=sys.stderr)
         return 143 if isinstance(stop, _Terminated) else 130
     except BrokenPipeError:
-        return storage.unread()
+        return storage.close_stdout()
     except OSError as error:
         print(f"reports/{name} cannot be written or read: {error}.", file=sys.stderr)
         return 1

@@ -41,9 +41,9 @@ def changed(entries: dict[str, dict], notebooks: list[Path]) -> dict[str, list[s
     """
     found: dict[str, list[str]] = {}
     for notebook in notebooks:
-        before = entries.get(notebook.stem, {}).get("helpers")
+        before = entries.get(notebook.stem, {}).get("helpers") or {}
         now = of_helpers(notebook) if before else {}
-        for name in sorted(now.keys() | (before or {}).keys()):
+        for name in sorted(now.keys() | before.keys()):
             if now.get(name) != before.get(name):
                 found.setdefault(name, []).append(notebook.name[:2])
     return found
@@ -58,14 +58,10 @@ def note(entries: dict[str, dict], notebooks: list[Path]) -> str:
     files = changed(entries, notebooks)
     if not files:
         return ""
-    rows = [f"    helpers/{name} since {', '.join(numbers)}" for name, numbers in files.items()]
-    first = min(number for numbers in files.values() for number in numbers)
-    return "\n".join(
-        [
-            "Code has changed since notebooks ran, and what they wrote is kept:",
-            *rows,
-            f"--from {first} runs them again on finished trainings; without --from and --resume, all is done anew.",
-        ]
+    rows = "".join(f"    helpers/{name} since {', '.join(numbers)}\n" for name, numbers in files.items())
+    return (
+        f"Code has changed since notebooks ran, and what they wrote is kept:\n{rows}--from {min(min(files.values()))} "
+        "runs them again on finished trainings; without --from and --resume, all is done anew."
     )
 
 
@@ -101,7 +97,7 @@ def _imported(source: str) -> set[str]:
     """Dotted names below helpers that a source may import: of modules, and of what it takes from them."""
     nodes = ast.walk(_tree(source) or ast.Module([], []))
     froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers")]
-    modules = {node.module for node in froms}
+    modules = {node.module or "" for node in froms}
     return modules | {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
 
 

@@ -188,22 +188,19 @@ class Part(NamedTuple):
     weights: np.ndarray
 
 
-def training_parts(splits: pd.DataFrame, settings: Settings) -> dict[str, Part]:
+def training_parts(splits: pd.DataFrame) -> dict[str, Part]:
     """ "train" and "validation" of a run's splits."""
     parts = {}
     for name in ("train", "validation"):
         rows = np.flatnonzero(splits["split"] == name)
         labels = (splits["label"].to_numpy()[rows] == "PNEUMONIA").astype(np.int64)
-        weights = augmentation.sample_weights(labels) if settings.class_weights else np.ones(len(rows), np.float32)
-        parts[name] = Part(rows, labels, weights)
+        parts[name] = Part(rows, labels, augmentation.sample_weights(labels))
     return parts
 
 
-def validation_figures(
-    classifier: keras.Model, images: np.ndarray, splits: pd.DataFrame, settings: Settings
-) -> dict[str, float]:
+def validation_figures(classifier: keras.Model, images: np.ndarray, splits: pd.DataFrame) -> dict[str, float]:
     """val_loss and val_auc of a whole classifier on the validation images."""
-    part = training_parts(splits, settings)["validation"]
+    part = training_parts(splits)["validation"]
     validate = binary_validation(lambda: augmentation.viewed_batches(images, part.rows), part.labels, part.weights)
     return validate(classifier)
 
@@ -225,7 +222,7 @@ def train_stage(
     key, folder = stage_key(stage, images, splits, settings), run / "training" / stage
     if not head:
         key = storage.fingerprint([key, model.weights_sha256(classifier)])  # another head, another training
-    train, validation = training_parts(splits, settings).values()
+    train, validation = training_parts(splits).values()
     model.freeze(classifier, unfrozen)
     model.set_precision(classifier, precision(settings))
     if settings.cached_views and unfrozen >= 0:
@@ -277,7 +274,7 @@ def train_stage(
 
 
 # what pre-training depends on, and what the activations of frozen layers do
-_BOTH = ["seed", "image_size", "backbone", "mixed_precision", *config.AUGMENTATIONS]
+_BOTH = ["seed", "image_size", "backbone", "deterministic", "mixed_precision", *config.AUGMENTATIONS]
 _PRETRAINING = [*_BOTH, "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
 _CUT = [*_BOTH, "validation_fraction", "weights", "cached_views", "unfrozen_layers"]
 
@@ -299,10 +296,12 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
         names = _CUT
     elif stage == "head":
         names.remove("head_epochs")
+        if settings.cached_views:  # then its epochs are judged on the images as they are
+            names.remove("validation_views")
     elif settings.rate_schedule != "cosine":
         names.remove("fine_tuning_epochs")
     by_content = {"data", "teacher"} | ({"weights"} if settings.weights not in config.WEIGHTS else set())
-    chosen = config.not_neutral(settings, [name for name in names if name not in by_content])
+    chosen = config.non_default(settings, [name for name in names if name not in by_content])
     if stage == "fine_tuning" and settings.rate_schedule == "warm-up":
         chosen["warm-up"] = WARM_UP
     contents = [hashlib.sha256(np.ascontiguousarray(images)).hexdigest()]
@@ -344,10 +343,10 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
     return history
 
 
-def linear_probe(backbone: keras.Model, images: np.ndarray, splits: pd.DataFrame, settings: Settings) -> float:
+def linear_probe(backbone: keras.Model, images: np.ndarray, splits: pd.DataFrame) -> float:
     """Validation AUC of a logistic regression on the backbone's pooled features: what its weights are worth as such."""
     features = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
-    (rows, labels, _), (held_out, truth, _) = training_parts(splits, settings).values()
+    (rows, labels, _), (held_out, truth, _) = training_parts(splits).values()
     probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
     probe.fit(predict_rows(features, images, rows), labels)
     return float(roc_auc_score(truth, probe.decision_function(predict_rows(features, images, held_out))))

@@ -19,8 +19,8 @@ from PIL import Image
 
 from helpers import config, images, model, phantom, predict
 from helpers.config import InputError, make_settings
-from helpers.page import app
-from helpers.page.answer import known, worth
+from helpers.page import app, find_model, find_samples
+from helpers.page.answer import describe_frequency, describe_model, describe_operating_point, describe_prevalence
 from tests.conftest import planted_film
 
 SICK, HEALTHY = planted_film((2, 20), 96), planted_film(None, 96)
@@ -43,6 +43,12 @@ def page(predictor, samples) -> app.App:
     return app.App(predictor, samples)
 
 
+@pytest.fixture
+def of_children(planted, planted_folder) -> app.App:
+    """The page of a model that is not of phantoms."""
+    return app.App(predict.Predictor(planted, model.read_card(planted_folder) | {"phantoms": False}), {})
+
+
 def png(film: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(film).save(buffer, "PNG")
@@ -56,8 +62,26 @@ def settled(page: app.App) -> app.App:
 
 
 def shown(page: app.App) -> str:
+    return settled(page).answer.value
+
+
+def choose(page: app.App, title: str, reading: str = "") -> str:
+    """Choose a sample by its true label and read it, as the person does; what the page shows then."""
+    page.choose(page.order.index(title)).result(60)
     settled(page)
-    return page.answer.value + page.pictures.value
+    button = {"PNEUMONIA": 0, "NORMAL": 1, "": 2}[reading]
+    page.guesses[button].click()
+    return shown(page)
+
+
+def picture(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def heat(page: app.App) -> np.ndarray:
+    """The heatmap in the viewer, uint8 (size, size)."""
+    values = np.frombuffer(settled(page).viewer.heat, np.uint8)
+    return values.reshape(round(len(values) ** 0.5), -1)
 
 
 def upload(page: app.App, name: str, content: bytes) -> str:
@@ -80,7 +104,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.found.append((tag, dict(attrs)))
-        if tag != "img":
+        if tag not in ("img", "meta"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -95,51 +119,61 @@ class Tags(HTMLParser):
 
 def pictures(answer: str) -> list[np.ndarray]:
     sources = [attributes["src"] for attributes in Tags(answer).named("img")]
-    data = [base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources]
-    return [np.asarray(Image.open(io.BytesIO(one))) for one in data]
+    return [picture(base64.b64decode(source.removeprefix("data:image/png;base64,"))) for source in sources]
 
 
 # Samples and uploads
 
 
 def test_a_sample_is_shown_with_its_probability_and_heatmap(page, predictor):
-    page.sample.value = "PNEUMONIA virus 1"
-    answer = shown(page)
-    found = Tags(answer)
+    found = Tags(choose(page, "PNEUMONIA virus 1"))
     probability = predictor.predict(png(SICK)).probability
     assert not found.open  # every tag is closed
-    assert "PNEUMONIA virus 1" in found.text
     assert f"Signs of pneumonia: probability {probability:.3f}, threshold 0.400" in found.text
-    image, under, heat = pictures(answer)
-    assert np.array_equal(image, under)
-    assert image.shape == (340, 340)
-    assert heat.shape == (340, 340, 4)
-    assert heat[20:120, 215:310, 3].mean() > 5 * heat[200:, :, 3].mean()  # over the spot
-    assert [attributes["alt"] for attributes in found.named("img")] == [
-        "the image",
-        "the image, under the heatmap",
-        "where the model saw signs of pneumonia",
-    ]
+    assert np.array_equal(picture(page.viewer.picture), SICK)
+    assert picture(page.viewer.seen).shape == heat(page).shape
+    size = len(heat(page))
+    spot = heat(page)[size // 16 : size // 3, 5 * size // 8 : 15 * size // 16]
+    assert spot.mean() > 5 * heat(page)[5 * size // 8 :].mean()
+
+
+def test_a_sample_s_answer_and_label_come_after_the_reader_s(page):
+    page.choose(page.order.index("NORMAL 1")).result(60)
+    before = shown(page)
+    assert "What do you see?" in before
+    assert "probability" not in before + page.table.value.replace(">probability<", "")
+    assert "NORMAL" not in before + page.table.value
+    assert page.viewer.hidden
+    assert not page.viewer.report
+    assert page.guess.layout.display is None
+    page.guesses[0].click()
+    after = Tags(shown(page)).text
+    assert "Below the threshold" in after
+    assert "True label: NORMAL 1Your reading: PNEUMONIA" in after
+    assert not page.viewer.hidden
+    assert page.guess.layout.display == "none"
+    (row,) = csv_rows(page)
+    assert (row["own label"], row["true label"], row["decision"]) == ("PNEUMONIA", "NORMAL 1", "NORMAL")
+
+
+def test_thumbnails_are_as_many_as_samples_and_tell_no_label(page, samples):
+    assert sorted(page.order) == sorted(samples)
+    assert len(page.gallery.thumbnails) == 2
+    assert all(max(picture(one).shape) <= 112 for one in page.gallery.thumbnails)
 
 
 def test_the_verdict_and_the_scale_follow_the_probability(page, predictor):
-    page.sample.value = "NORMAL 1"
-    answer, probability = shown(page), predictor.predict(png(HEALTHY)).probability
+    answer, probability = choose(page, "NORMAL 1"), predictor.predict(png(HEALTHY)).probability
     assert "Below the threshold" in answer
-    assert f"width:{100 * probability:.1f}%" in answer
+    assert f"left:{100 * probability:.1f}%" in answer
     assert "left:40.0%" in answer
     label = next(a["aria-label"] for a in Tags(answer).named("div") if a.get("role") == "img")
     assert f"probability {probability:.3f} on a scale from 0 to 1, threshold 0.400" in label
 
 
 def test_every_choice_gives_a_new_answer_and_none_leaves_the_last(page):
-    page.sample.value = "NORMAL 1"
-    first = shown(page)
-    page.sample.value = "PNEUMONIA virus 1"
-    second = shown(page)
+    first, second = choose(page, "NORMAL 1"), choose(page, "PNEUMONIA virus 1")
     assert first != second
-    page.sample.value = "choose a sample"
-    assert shown(page) == second
     page.chosen.index = 0  # the one before
     assert shown(page) == first
 
@@ -173,7 +207,8 @@ def test_no_second_file_is_taken_while_one_is_looked_at(page, monkeypatch):
     monkeypatch.setattr(page.upload, "send", sent.append)
     monkeypatch.setattr(page.upload, "_on_file", lambda *_: done)
     page.upload._on_piece(page.upload, {"name": "a.png", "start": 0, "last": True}, [b"1234"])
-    assert not sent, "the next file is not asked for yet"
+    assert sent == [{"received": True}], "the next file is not asked for yet"
+    sent.clear()
     page.upload._on_piece(page.upload, {"name": "b.png", "start": 0, "last": False}, [b"1234"])
     assert "refused" in sent.pop()
     assert not page.upload._pieces
@@ -183,23 +218,22 @@ def test_no_second_file_is_taken_while_one_is_looked_at(page, monkeypatch):
     assert sent == [{"taken": True}]
 
 
-def test_doubts_are_listed(page):
+def test_doubts_are_a_banner_above_the_answer(page):
     answer = upload(page, "tiny.png", png(np.zeros((10, 100), np.uint8)))
     assert answer.count("<li>") == 3
-    assert "very small image" in answer
+    assert answer.index("very small image") < answer.index("probability")
+    assert "role='alert'" in answer
 
 
 def test_a_text_file_with_an_image_s_name_gives_an_alert(page):
-    page.sample.value = "NORMAL 1"
+    upload(page, "film.png", png(SICK))
     answer = upload(page, "letter.jpg", b"Dear doctor,")
-    (alert,) = [attributes for attributes in Tags(answer).named("p") if attributes.get("role") == "alert"]
+    (alert,) = [attributes for attributes in Tags(answer).named("div") if attributes.get("role") == "alert"]
     assert alert
     assert "letter.jpg" in answer
     assert "this file cannot be read as an image" in answer
-    assert not pictures(answer)
+    assert not page.viewer.picture + page.viewer.heat
     assert "Traceback" not in answer
-    page.opacity.value = 0.9  # nothing to redraw: the alert stays
-    assert shown(page) == answer
     assert "Signs of pneumonia" in upload(page, "film.png", png(SICK))  # and the page goes on
 
 
@@ -223,49 +257,36 @@ def test_a_file_name_is_text_and_never_markup(page, content):
     assert found.text.count(name) == 2
     assert html.escape(name) in answer
     assert not found.named("script")
-    assert all(set(attributes) <= {"src", "alt", "class"} for attributes in found.named("img"))
-    assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in found.named("img"))
-
-
-def test_the_opacity_changes_a_style_and_predicts_nothing(page):
-    page.sample.value = "PNEUMONIA virus 1"
-    before = shown(page)
-    page.opacity.value = 0.25
-    assert page.cover.value == "<style>.xray-heat { opacity: 0.25; }</style>"
-    assert shown(page) == before
 
 
 def test_another_method_explains_the_same_prediction(page):
-    page.sample.value = "PNEUMONIA virus 1"
-    before = shown(page)
-    page.method.value = "Grad-CAM++"
-    after = shown(page)
-    assert "Grad-CAM++: what spoke for pneumonia" in after
-    assert len(page.answers) == 1
+    choose(page, "PNEUMONIA virus 1")
+    before = heat(page)
+    page.viewer.method = "Grad-CAM++"
+    assert len(settled(page).answers) == 1
     assert set(page.answers[0].heat) == {"Grad-CAM", "Grad-CAM++"}
-    page.method.value = "Grad-CAM"
-    assert shown(page) == before
+    page.viewer.method = "Grad-CAM"
+    assert np.array_equal(heat(page), before)
 
 
-def test_large_pictures_are_reduced_to_what_is_shown(page):
+def test_large_pictures_are_reduced_to_what_a_screen_shows(page):
     film = np.random.default_rng(0).integers(0, 256, (1600, 2000)).astype(np.uint8)
-    found = pictures(upload(page, "large.png", png(film)))
-    assert len(found) == 3
-    for picture in found:
-        assert picture.shape[0] <= 680
-        assert picture.shape[1] / picture.shape[0] == pytest.approx(2000 / 1600, abs=0.01)
+    upload(page, "large.png", png(film))
+    kept = picture(page.viewer.picture)
+    assert max(kept.shape) == 1024
+    assert kept.shape[1] / kept.shape[0] == pytest.approx(2000 / 1600, abs=0.01)
 
 
-# The threshold, the band of doubt, the sitting
+# The threshold, the uncertain range, the session
 
 
 def csv_rows(page: app.App) -> list[dict]:
     link = next(a["href"] for a in Tags(settled(page).table.value).named("a"))
-    text = base64.b64decode(link.removeprefix("data:text/csv;charset=utf-8;base64,")).decode()
-    return list(csv.DictReader(io.StringIO(text)))
+    text = base64.b64decode(link.removeprefix("data:text/csv;charset=utf-8;base64,")).decode("utf-8-sig")
+    return list(csv.DictReader(io.StringIO(text), delimiter=text[4]))
 
 
-def test_the_sitting_is_a_table_with_a_csv_of_the_same(page, predictor):
+def test_the_session_is_a_table_with_a_csv_of_the_same(page, predictor):
     assert not page.table.value
     upload(page, "sick.png", png(SICK))
     upload(page, "letter.jpg", b"Dear doctor,")
@@ -287,22 +308,22 @@ def test_the_threshold_moves_decisions_and_predicts_nothing(page, monkeypatch):
     page.threshold.value = min(1, probability + 0.002)
     assert csv_rows(page)[0]["decision"] == "NORMAL"
     assert f"threshold {page.threshold.value:.3f}" in shown(page)
-    assert "Nothing has been measured at this threshold" in shown(page)
+    assert "Nothing has been measured at this threshold" in page.meaning.value
     page.reset.click()
     assert csv_rows(page)[0]["decision"] == "PNEUMONIA"
 
 
 def test_at_a_moved_threshold_the_nearest_measured_point_is_told():
     points = {"threshold": [0.0, 0.5, 1.0], "sensitivity": [1.0, 0.7, 0.0], "specificity": [0.0, 0.6, 1.0]}
-    text = known({"operating_points": points} | card(), 0.6)
-    assert "At a threshold of 0.50 it found 70 of 100 pneumonias (sensitivity)" in text
-    assert "raised no alarm for 60 of 100 healthy images (specificity), on 314 test images" in text
+    text = describe_operating_point({"operating_points": points} | card(), 0.6)
+    assert "At a threshold of 0.50 it found 70 of 100 images with pneumonia (sensitivity)" in text
+    assert "raised no alarm for 60 of 100 normal images (specificity), on 314 test images" in text
     assert "A threshold picked by these numbers is fitted to the test images" in text
 
 
 def test_at_the_model_s_own_threshold_it_is_told_how_often_its_certainty_was_right():
-    text = known({"certain": {"n": 90, "right": 81}} | card(), card()["threshold"])
-    assert "on 314 test images. Of the 90 outside its band of doubt, 81 answers were right." in text
+    text = describe_operating_point({"certain": {"n": 90, "right": 81}} | card(), card()["threshold"])
+    assert "on 314 test images. Of the 90 outside its uncertain range, 81 answers were right." in text
     assert "fitted to the test images" not in text
 
 
@@ -335,14 +356,14 @@ def test_within_the_band_the_page_is_uncertain_at_the_model_s_own_threshold_only
     answer = upload(page, "sick.png", png(SICK))
     assert "Uncertain: needs a reader" in answer
     assert "xray-band" in answer
-    assert f"From 0.300 to {probability:.3f} (shaded) the model is uncertain" in answer
+    assert f"uncertain from 0.300 to {probability:.3f}" in answer
     (row,) = csv_rows(page)
     assert (row["decision"], row["warnings"], row["threshold"]) == ("uncertain", "uncertain: needs a reader", "0.4")
     page.threshold.value = 0.1
     (row,) = csv_rows(page)
     assert (row["decision"], row["warnings"], row["threshold"]) == ("PNEUMONIA", "", "0.1")
     assert "xray-band" not in shown(page)
-    assert "The band of doubt belongs to the model's own threshold and is not used here" in html.unescape(shown(page))
+    assert "The uncertain range belongs to the model's own threshold and is not used here" in html.unescape(shown(page))
 
 
 def test_who_goes_back_to_an_earlier_image_stays_there_while_others_are_predicted(page):
@@ -366,15 +387,14 @@ def test_who_goes_back_to_an_earlier_image_stays_there_while_others_are_predicte
 def test_one_image_s_answer_never_stands_over_another_s_picture(page, monkeypatch):
     upload(page, "sick.png", png(SICK))
     upload(page, "dark.png", png(SICK // 2))
-    sick, dark = page.answers
-    page.method.value = "Grad-CAM++"
+    sick, _ = page.answers
+    page.viewer.method = "Grad-CAM++"
     settled(page)
     monkeypatch.setattr(page.predictor, "heatmap", None)  # the worker can add nothing
     page.chosen.value = sick
     assert "sick.png" in page.answer.value
-    (picture,) = pictures(page.pictures.value)
-    assert np.array_equal(picture, sick.picture)
-    assert not np.array_equal(picture, dark.picture)
+    assert np.array_equal(picture(page.viewer.picture), SICK)
+    assert not page.viewer.heat
 
 
 def test_a_heatmap_is_of_the_method_it_is_kept_under(page, monkeypatch):
@@ -383,37 +403,39 @@ def test_a_heatmap_is_of_the_method_it_is_kept_under(page, monkeypatch):
 
     def slow(prediction, method):
         asked.append(method)
-        page.method.value = "LayerCAM"
+        page.viewer.method = "LayerCAM"
         return heatmap(prediction, method)
 
     monkeypatch.setattr(page.predictor, "heatmap", slow)
-    answer = upload(page, "sick.png", png(SICK))
+    upload(page, "sick.png", png(SICK))
+    settled(page)
     settled(page)
     assert asked == ["Grad-CAM", "LayerCAM"]
     assert set(page.answers[0].heat) == {"Grad-CAM", "LayerCAM"}
-    assert "LayerCAM: what spoke for pneumonia" in shown(page), answer
+    expected = np.rint(255 * heatmap(page.answers[0].prediction, "LayerCAM"))
+    assert np.array_equal(heat(page), expected)
 
 
 def test_before_the_first_answer_there_is_nothing_to_control(page):
-    assert page.controls.layout.display == page.chosen.layout.display == "none"
-    assert page.sample.layout.display is None
+    parts = (page.row, page.noted, *page.folds)
+    assert {part.layout.display for part in parts} == {"none"}
     upload(page, "sick.png", png(SICK))
-    assert page.controls.layout.display is page.chosen.layout.display is None
+    assert {part.layout.display for part in parts} == {None}
 
 
-def test_after_an_upload_each_sample_can_be_chosen_anew(page):
-    page.sample.value = "NORMAL 1"
+def test_a_sample_can_be_chosen_again_after_an_upload(page):
+    choose(page, "NORMAL 1")
     upload(page, "sick.png", png(SICK))
-    page.sample.value = "NORMAL 1"
-    assert "NORMAL 1" in shown(page)
-    assert [answer.file for answer in page.answers] == ["NORMAL 1", "sick.png", "NORMAL 1"]
+    choose(page, "NORMAL 1")
+    number = page.order.index("NORMAL 1") + 1
+    assert [answer.file for answer in page.answers] == [f"Sample {number}", "sick.png", f"Sample {number}"]
 
 
 def test_drawn_samples_are_called_so_where_the_model_is_of_x_rays(planted, planted_folder):
     stored = model.read_card(planted_folder)
     for phantoms in (False, True):
         drawn = app.App(predict.Predictor(planted, stored | {"phantoms": phantoms}), {"phantom 1": png(SICK)})
-        assert ("drawn by code, not X-rays" in drawn.answer.value) is not phantoms
+        assert ("drawn by code, not X-rays" in drawn.lead()) is not phantoms
 
 
 # The page in a notebook and in a report
@@ -429,9 +451,11 @@ def test_the_page_is_a_widget_and_a_still_picture(page, monkeypatch):
     still = bundle["text/html"]
     assert "A still picture" in still
     assert "PNEUMONIA virus 1" in still  # the last sample: one that the model finds
-    assert len(pictures(still)) == 3
+    image, under = pictures(still)
+    assert np.array_equal(image, SICK)
+    assert under.shape == (*image.shape, 3)
     assert not Tags(still).open
-    assert "Choose a sample" in page.answer.value  # the live page waits
+    assert not page.answer.value  # the live page waits
     assert not page.answers
 
 
@@ -444,11 +468,9 @@ def test_without_samples_the_page_opens_all_the_same(predictor, monkeypatch):
 
 
 def test_the_widgets_can_be_sent_to_a_browser(page):
-    for widget in (page.sample, page.upload, page.opacity, page.answer):
+    for widget in (page.gallery, page.upload, page.viewer, page.answer):
         assert "application/vnd.jupyter.widget-view+json" in str(format_display_data(widget))
-    assert page.upload.accept == ".jpeg,.jpg,.png,.dcm"
     assert page.upload.limit == 50 * 2**20
-    assert page.sample.options[0] == "choose a sample"
 
 
 # Which model, which samples, what it is worth
@@ -464,19 +486,19 @@ def test_the_named_model_comes_first_then_the_run_s_then_the_pretrained(tmp_path
 
     settings = make_settings("smoke")
     with pytest.raises(InputError, match=r"no model in .*run.model or .*pretrained: run the notebooks 01 to 05 first"):
-        app.find_model(settings, run)
+        find_model(settings, run)
     place(pretrained)
-    assert app.find_model(settings, run) == pretrained
+    assert find_model(settings, run) == pretrained
     place(run / "model")
-    assert app.find_model(settings, run) == run / "model"
+    assert find_model(settings, run) == run / "model"
     chosen = make_settings("smoke", {"model": str(named)})
     with pytest.raises(InputError, match=r"no model in .*named"):
-        app.find_model(chosen, run)  # never another one in its place
+        find_model(chosen, run)  # never another one in its place
     place(named)
-    assert app.find_model(chosen, run) == named
+    assert find_model(chosen, run) == named
     monkeypatch.setenv("PNEUMONIA_MODEL", str(pretrained))
-    assert app.find_model(settings, run) == pretrained
-    assert app.find_model(chosen, run) == named
+    assert find_model(settings, run) == pretrained
+    assert find_model(chosen, run) == named
 
 
 def write(folder, names) -> None:
@@ -489,7 +511,7 @@ def test_samples_are_picked_evenly_from_both_classes_of_test(tmp_path):
     write(tmp_path / "test" / "NORMAL", [f"IM-{k:04d}-0001.png" for k in range(8)])
     write(tmp_path / "test" / "PNEUMONIA", ["person1_virus_1.png", "person2_bacteria_2.png", "x.png"])
     write(tmp_path / "train" / "NORMAL", ["IM-9999-0001.png"])
-    found = app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}))
+    found = find_samples(make_settings("chest_xray", {"data": str(tmp_path)}))
     assert {title: file.name for title, file in found.items()} == {
         "NORMAL 1": "IM-0000-0001.png",
         "NORMAL 2": "IM-0002-0001.png",
@@ -504,20 +526,20 @@ def test_samples_are_picked_evenly_from_both_classes_of_test(tmp_path):
 @pytest.mark.parametrize("layout", ["test/normal", "NORMAL", "train/NORMAL", "Test/Normal"])
 def test_samples_are_found_in_every_layout_that_can_be_evaluated(tmp_path, layout):
     write(tmp_path / layout, ["a.png", "b.png"])
-    found = app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}), 1)
+    found = find_samples(make_settings("chest_xray", {"data": str(tmp_path)}), 1)
     assert [file.name for file in found.values()] == ["a.png"]
 
 
 def test_phantoms_in_a_folder_are_called_phantoms_too(tmp_path):
     write(tmp_path / "test" / "NORMAL", ["IM-0001-0001.png"])
     (tmp_path / phantom.RECIPE).write_text("{}")
-    assert list(app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}))) == ["phantom NORMAL 1"]
+    assert list(find_samples(make_settings("chest_xray", {"data": str(tmp_path)}))) == ["phantom NORMAL 1"]
 
 
 def test_the_page_s_dataset_is_named_by_the_environment(tmp_path, monkeypatch):
     write(tmp_path / "own" / "NORMAL", ["a.png"])
     monkeypatch.setenv("PNEUMONIA_DATA", str(tmp_path / "own"))
-    (file,) = app.find_samples(make_settings("demo")).values()
+    (file,) = find_samples(make_settings("demo")).values()
     assert file == tmp_path / "own" / "NORMAL" / "a.png"
 
 
@@ -526,7 +548,7 @@ def test_samples_can_be_read(tmp_path):
     for k in (0, 3, 4, 5):
         (tmp_path / "test" / "NORMAL" / f"{k}.png").write_bytes(b"broken")
     (tmp_path / "test" / "NORMAL" / ".hidden.png").write_bytes(b"broken")
-    found = app.find_samples(make_settings("chest_xray", {"data": str(tmp_path)}), 3)
+    found = find_samples(make_settings("chest_xray", {"data": str(tmp_path)}), 3)
     assert [file.name for file in found.values()] == ["1.png", "2.png"]
     for file in found.values():
         assert images.read_image(file).shape == (32, 32)
@@ -534,7 +556,7 @@ def test_samples_can_be_read(tmp_path):
 
 def test_without_a_dataset_phantoms_are_drawn_and_nothing_is_written(tmp_path):
     nowhere = tmp_path / "nowhere"
-    found = app.find_samples(make_settings("chest_xray", {"data": str(nowhere)}), 2)
+    found = find_samples(make_settings("chest_xray", {"data": str(nowhere)}), 2)
     assert list(found) == [
         "phantom NORMAL 1", "phantom NORMAL 2", "phantom PNEUMONIA bacteria 1", "phantom PNEUMONIA virus 2",
     ]  # fmt: skip
@@ -548,17 +570,155 @@ def card(**changes) -> dict:
 
 
 def test_what_a_model_is_worth_is_said_in_words():
-    text = worth(card())
+    text = describe_model(card())
     assert "threshold of 0.123" in text
-    assert "97 of 100 pneumonias" in text
-    assert re.search(r"76 of 100 healthy|75 of 100 healthy", text)
+    assert "97 of 100 images with pneumonia" in text
+    assert re.search(r"76 of 100 normal|75 of 100 normal", text)
     assert "on 314 test images" in text
     assert "children" in text
     assert "Not a medical device" in text
-    assert "phantoms drawn by code" in worth(card() | {"phantoms": True})
+    assert "phantoms drawn by code" in describe_model(card() | {"phantoms": True})
 
 
 def test_what_was_not_measured_is_not_claimed(planted_folder):
-    assert worth(model.read_card(planted_folder)).startswith("Nothing has been measured at this model's threshold.")
-    assert "an unknown share" in worth(card(specificity={"value": None}))
-    assert "0 of 100" not in worth(card(specificity={"value": None}))
+    assert describe_model(model.read_card(planted_folder)).startswith(
+        "Nothing has been measured at this model's threshold."
+    )
+    assert "an unknown share" in describe_model(card(specificity={"value": None}))
+    assert "0 of 100" not in describe_model(card(specificity={"value": None}))
+
+
+# What an answer means
+
+
+def measured(n: int = 200, positives: int = 100) -> dict:
+    """A card with scores 0.005, 0.015, ...: normal ones below 0.5, ill ones above."""
+    thresholds = np.round(np.linspace(0, 1, 101), 2)
+    sensitivity = np.where(thresholds <= 0.5, 1, 2 * (1 - thresholds))
+    specificity = np.where(thresholds <= 0.5, 2 * thresholds, 1)
+    points = {"threshold": thresholds, "sensitivity": sensitivity, "specificity": specificity}
+    rates = {"sensitivity": {"value": 0.9}, "specificity": {"value": 0.8}}
+    test = {"n": n, "prevalence": positives / n} | rates
+    return {"threshold": 0.4, "metrics": {"test": test}} | {"operating_points": {k: list(v) for k, v in points.items()}}
+
+
+@pytest.mark.parametrize(
+    ("card", "probability", "expected"),
+    [
+        (measured(), 0.83, "Of the 20 test images that got from 0.8 to 0.9, 20 had pneumonia."),
+        (measured(), 1.0, "Of the 20 test images that got from 0.9 to 1.0, 20 had pneumonia."),
+        (measured(2000, 1000), 0.45, "Of 100 such answers on test images, 0 had pneumonia: 0 of the 200 that got from"),
+        (measured(100, 50), 0.55, "Of the 30 test images that got from 0.4 to 0.7, 20 had pneumonia."),
+        ({"threshold": 0.4}, 0.83, ""),
+    ],
+)
+def test_what_a_number_means_is_told_in_test_images(card, probability, expected):
+    found = describe_frequency(card, probability)
+    assert found.startswith(expected) if expected else not found
+
+
+def test_precision_follows_the_prevalence_by_bayes():
+    assert describe_prevalence(measured(), 0.4, 0.5).startswith(
+        "Where 50 of 100 patients have pneumonia, 82 of 100 alarms are right (precision), and 89 of 100 answers below"
+    )  # 0.45 / (0.45 + 0.1), 0.4 / (0.4 + 0.05)
+    assert "4 of 100 alarms are right" in describe_prevalence(measured(), 0.4, 0.01)
+    assert "cannot be computed" in describe_prevalence({"threshold": 0.4}, 0.4, 0.5)
+
+
+def test_prevalence_changes_what_is_told_and_never_the_decision(planted, planted_folder):
+    page = app.App(predict.Predictor(planted, model.read_card(planted_folder) | {"metrics": measured()["metrics"]}), {})
+    upload(page, "sick.png", png(SICK))
+    before = csv_rows(page)
+    assert page.prevalence.value == 50
+    assert "82 of 100 alarms" in page.meaning.value
+    page.prevalence.value = 1
+    assert "4 of 100 alarms" in page.meaning.value
+    assert csv_rows(page) == before
+
+
+@pytest.mark.parametrize(("typed", "warned"), [("", False), ("4", False), ("0,5", False), ("6", False), ("62", True)])
+def test_the_age_warns_where_the_model_was_not_made_for_it(of_children, typed, warned):
+    upload(of_children, "sick.png", png(SICK))
+    of_children.age.value = typed
+    assert (
+        "made for children of 1 to 5; this patient's age is 62 years" in html.unescape(shown(of_children))
+    ) is warned
+    (row,) = csv_rows(of_children)
+    assert row["age"] == typed.replace(",", ".")
+    assert (row["decision"], bool(row["warnings"])) == ("PNEUMONIA", warned)
+
+
+@pytest.mark.parametrize("typed", ["old", "-1", "130", "nan"])
+def test_an_age_that_is_none_is_refused_in_words(page, typed):
+    upload(page, "sick.png", png(SICK))
+    page.age.value = typed
+    assert "a number of years from 0 to 120" in page.status.value
+    assert csv_rows(page)[0]["age"] == ""
+    page.age.value = "3"
+    assert not page.status.value
+
+
+def test_age_and_reading_belong_to_the_image_they_were_given_for(of_children):
+    upload(of_children, "one.png", png(SICK))
+    of_children.age.value, of_children.reading.value = "62", "unsure"
+    upload(of_children, "two.png", png(SICK))
+    assert (of_children.age.value, of_children.reading.value) == ("", "not given")
+    assert "age is" not in shown(of_children)
+    of_children.chosen.index = 0
+    assert (of_children.age.value, of_children.reading.value) == ("62", "unsure")
+    assert [(row["age"], row["own label"]) for row in csv_rows(of_children)] == [("62", "unsure"), ("", "")]
+
+
+def test_the_next_uncertain_image_is_found_from_here_on_and_round(planted, planted_folder):
+    stored = model.read_card(planted_folder)
+    probability = predict.Predictor.load(planted_folder).predict(png(SICK)).probability
+    page = app.App(predict.Predictor(planted, stored | {"uncertain": [0.3, probability]}), {})
+    for name, film in (("a", SICK), ("b", HEALTHY), ("c", SICK), ("d", HEALTHY)):
+        upload(page, name, png(film))
+    seen = []
+    for _ in range(3):
+        page.next.click()
+        seen.append(page.chosen.value.file)
+    assert seen == ["a", "c", "a"]
+    page.threshold.value = 0.1  # at another threshold than the model's own nothing is uncertain
+    page.next.click()
+    assert "No answer of this session is uncertain" in page.status.value
+    assert page.chosen.value.file == "a"
+
+
+@pytest.mark.parametrize("name", ["=2+3.png", "+1.png", "-1.png", "@SUM(A1).png", "\t=1.png", "\uff1d1.png"])
+def test_a_file_name_is_no_formula_in_a_spreadsheet(page, name):
+    upload(page, name, png(SICK))
+    upload(page, "plain 1+1=2.png", png(SICK))
+    assert [row["file"] for row in csv_rows(page)] == ["'" + name, "plain 1+1=2.png"]
+
+
+@pytest.mark.parametrize(("separator", "mark", "point"), [(0, ",", "."), (1, ";", ","), (2, "\t", ".")])
+def test_the_csv_opens_in_a_spreadsheet_of_every_country(page, predictor, separator, mark, point):
+    page.separator.index = separator
+    upload(page, "胸部 é;,.png", png(SICK))
+    link = next(a["href"] for a in Tags(page.table.value).named("a"))
+    data = base64.b64decode(link.partition("base64,")[2])
+    assert data.startswith("\ufefffile".encode())
+    header, row = csv.reader(io.StringIO(data.decode("utf-8-sig")), delimiter=mark)
+    assert header[:2] == ["file", "probability"]
+    assert row[0] == "胸部 é;,.png"
+    assert row[1] == f"{predictor.predict(png(SICK)).probability:.9g}".replace(".", point)
+
+
+def test_the_report_tells_all_that_the_page_does(of_children):
+    upload(of_children, "sick.png", png(SICK))
+    of_children.age.value, of_children.reading.value = "62", "NORMAL"
+    report, text = of_children.viewer.report, "\n".join(of_children.viewer.report["lines"])
+    assert report["file"] == "sick.png"
+    assert report["answer"].startswith("Signs of pneumonia: probability")
+    for part in (
+        "Warning: made for children",
+        "Age given: 62 years",
+        "Reader's own label: NORMAL",
+        "Model: ",
+        "Made for",
+    ):
+        assert part in text
+    upload(of_children, "letter.jpg", b"Dear doctor,")
+    assert not of_children.viewer.report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 
 import pytest
@@ -12,7 +13,8 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from tornado.web import HTTPError
 
 from helpers import config
-from helpers.page import serve
+from helpers.serve import command as serve
+from helpers.serve import server
 
 CARD = '{"threshold": 0.4}'  # of a model that has been evaluated
 
@@ -20,16 +22,13 @@ CARD = '{"threshold": 0.4}'  # of a model that has been evaluated
 @pytest.fixture
 def started(monkeypatch) -> list:
     """What Voila would have been started with."""
-    import voila.app
-
     calls = []
 
-    def main(given: list[str], config) -> None:
-        calls.append((given, os.environ.get("PNEUMONIA_MODEL"), config))
+    def launch(given: list[str], config) -> None:
+        calls.append((given, dict(os.environ), config))
 
-    monkeypatch.setattr(voila.app, "main", main)
-    monkeypatch.setenv("JUPYTER_PATH", "elsewhere")
-    monkeypatch.setenv("PNEUMONIA_MODEL", "")
+    monkeypatch.setattr(server.Page, "launch_instance", launch)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
     return calls
 
 
@@ -42,26 +41,26 @@ def port() -> int:
 
 def test_it_listens_on_this_machine_alone_and_says_where(started, port, capsys):
     assert serve.main(["--port", str(port)]) == 0
-    given, _, settings = started[0]
+    given, environment, settings = started[0]
     assert "--Voila.ip=127.0.0.1" in given
     assert f"--Voila.port={port}" in given
     assert "--strip_sources=True" in given
     assert any(option.startswith("--MappingKernelManager.cull_idle_timeout=") for option in given)
-    assert settings.Voila.tornado_settings == {"allow_remote_access": False}
+    assert settings.Voila.tornado_settings["allow_remote_access"] is False
     assert settings.VoilaConfiguration.file_allowlist == []
     said = capsys.readouterr().out
     assert f"http://127.0.0.1:{port}/" in said
     assert "beyond this machine" not in said
-    template = config.ROOT / "helpers/page/voila/templates/page"
-    assert os.environ["JUPYTER_PATH"] == os.pathsep.join([str(config.ROOT / "helpers/page"), "elsewhere"])
+    template = config.ROOT / "helpers/serve/voila/templates/page"
+    assert environment["JUPYTER_PATH"] == str(config.ROOT / "helpers/serve")
     assert json.loads((template / "conf.json").read_text())["base_template"] == "lab"
-    assert "http" not in (template / "index.html.j2").read_text()
+    assert not re.search(r"https?://(?!example\.org)", "".join(file.read_text() for file in template.iterdir()))
 
 
 def test_an_open_address_is_used_with_a_warning(started, port, capsys):
     assert serve.main(["--port", str(port), "--ip", "0.0.0.0"]) == 0
     assert "--Voila.ip=0.0.0.0" in started[0][0]
-    assert started[0][2].Voila.tornado_settings == {"allow_remote_access": True}
+    assert started[0][2].Voila.tornado_settings["allow_remote_access"] is True
     assert "whoever reaches this address can use the page, and nothing is encrypted" in capsys.readouterr().out
 
 
@@ -82,7 +81,11 @@ def test_the_clone_s_model_comes_first_and_another_can_be_named(started, port, t
         (folder / "model.json").write_text(CARD)
     serve.main(["--port", str(port)])
     serve.main(["--port", str(port), "--model", str(tmp_path / "other")])
-    assert [model for _, model, _ in started] == [str(demo), str(tmp_path / "pretrained"), str(tmp_path / "other")]
+    assert [environment["PNEUMONIA_MODEL"] for _, environment, _ in started] == [
+        str(demo),
+        str(tmp_path / "pretrained"),
+        str(tmp_path / "other"),
+    ]
 
 
 @pytest.mark.parametrize(("card", "there", "named", "used"), [
@@ -92,7 +95,6 @@ def test_the_clone_s_model_comes_first_and_another_can_be_named(started, port, t
     (CARD, False, False, None),
 ])  # fmt: skip
 def test_samples_come_from_the_reader_s_dataset(started, port, tmp_path, monkeypatch, card, there, named, used):
-    monkeypatch.setenv("PNEUMONIA_DATA", "")
     monkeypatch.setattr(config, "DATA", tmp_path)
     for name in ["model", "other", *there * ["chest_xray"]]:
         (tmp_path / name).mkdir()
@@ -101,7 +103,7 @@ def test_samples_come_from_the_reader_s_dataset(started, port, tmp_path, monkeyp
     (tmp_path / "other" / "NORMAL" / "a.jpeg").touch()
     words = ["--data", str(tmp_path / "other")] if named else []
     assert serve.main(["--port", str(port), "--model", str(tmp_path / "model"), *words]) == 0
-    assert os.environ["PNEUMONIA_DATA"] == (str(tmp_path / used) if used else "")
+    assert started[0][1]["PNEUMONIA_DATA"] == (str(tmp_path / used) if used else "")
 
 
 def test_a_folder_without_a_model_and_a_port_in_use_are_refused(started, port, tmp_path, capsys):
@@ -124,14 +126,14 @@ def test_there_are_no_more_kernels_than_visitors_allowed_even_at_once(monkeypatc
         self._kernels[given["name"]] = object()
         return given["name"]
 
-    async def visits(kernels: serve.Kernels, count: int) -> list:
+    async def visits(kernels: server.Kernels, count: int) -> list:
         return await asyncio.gather(*(kernels.start_kernel(name=k) for k in range(count)), return_exceptions=True)
 
     monkeypatch.setattr(AsyncMappingKernelManager, "start_kernel", start)
-    kernels = serve.Kernels()
-    answers = asyncio.run(visits(kernels, serve.MOST_VISITORS + 3))
-    assert answers[: serve.MOST_VISITORS] == list(range(serve.MOST_VISITORS))
-    refused = answers[serve.MOST_VISITORS :]
+    kernels = server.Kernels()
+    answers = asyncio.run(visits(kernels, server.MOST_VISITORS + 3))
+    assert answers[: server.MOST_VISITORS] == list(range(server.MOST_VISITORS))
+    refused = answers[server.MOST_VISITORS :]
     assert [type(error) for error in refused] == [HTTPError] * 3
     assert {error.status_code for error in refused} == {503}
     del kernels._kernels[0]  # one has left
@@ -144,7 +146,33 @@ def test_a_start_that_fails_takes_nobody_s_place(monkeypatch):
         raise OSError("no memory")
 
     monkeypatch.setattr(AsyncMappingKernelManager, "start_kernel", start)
-    kernels = serve.Kernels()
-    for _ in range(serve.MOST_VISITORS + 1):
+    kernels = server.Kernels()
+    for _ in range(server.MOST_VISITORS + 1):
         with pytest.raises(OSError, match="no memory"):
             asyncio.run(kernels.start_kernel())
+
+
+@pytest.mark.parametrize(("given", "base_url", "host"), [
+    ("/", "/", None),
+    ("/xray/", "/xray/", None),
+    ("xray", "/xray/", None),
+    ("/user/one/xray", "/user/one/xray/", None),
+    ("https://clinic.example/xray", "/xray/", "clinic.example"),
+    ("http://clinic.example:8080", "/", "clinic.example"),
+])  # fmt: skip
+def test_a_path_or_the_whole_address_behind_a_proxy_can_be_told(started, port, capsys, given, base_url, host):
+    assert serve.main(["--port", str(port), "--base-url", given]) == 0
+    words, _, settings = started[0]
+    assert f"--Voila.base_url={base_url}" in words
+    assert f"http://127.0.0.1:{port}{base_url} " in capsys.readouterr().out
+    assert settings.Voila.tornado_settings["local_hostnames"] == ["localhost", *filter(None, [host])]
+    assert settings.Voila.tornado_settings["xsrf_cookie_kwargs"] == {"path": base_url}
+
+
+def test_settings_kernels_and_start_up_files_of_the_home_are_left_alone(started, port, tmp_path):
+    serve.main(["--port", str(port)])
+    environment, config = started[0][1:]
+    assert environment["JUPYTER_NO_CONFIG"] == "1"
+    assert environment["JUPYTER_DATA_DIR"] == environment["IPYTHONDIR"]
+    assert config.Voila.config_file_paths == []
+    assert not os.path.exists(environment["IPYTHONDIR"])  # noqa: PTH110 - ended, it leaves nothing

@@ -74,7 +74,7 @@ def test_missing_dataset_names_the_two_ways_out(clone):
         ("seed=1.5", "whole number"),
         ("dropout=1.5", "0.95"),
         ("dropout=nan", "0.0"),
-        ("class_weights=maybe", "true or false"),
+        ("mirror=maybe", "true or false"),
         ("backbone=ResNet500", "ResNet50"),
         ("threshold_policy=sensitivity>=97", "sensitivity>=0.97"),
         ("threshold_policy=best", "youden"),

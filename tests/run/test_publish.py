@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers import config, model, storage
+from helpers import config, dataset, evaluation, model, storage
 from helpers.config import InputError
 from helpers.evaluation import measure
 from helpers.run import publish
@@ -49,7 +49,7 @@ def run(planted, tmp_path, monkeypatch):
         for i, (split, patient) in enumerate(names)
     ]
     (folder / "manifest.csv").write_text("\n".join(["path,split,patient,why,width,height,excluded", *files]) + "\n")
-    given = [f"{i}.png,{('train', 'validation', 'test')[i % 3]},NORMAL,p{i // 6},virus" for i in range(40)]
+    given = [f"test/{i}.png,{('train', 'validation', 'test')[i % 3]},NORMAL,p{i // 6},virus" for i in range(40)]
     (folder / "splits.csv").write_text("\n".join(["path,split,label,patient,subtype", *given]) + "\n")
     summary = {"images scored": 40, "heat in the outer tenth, Grad-CAM": 0.25, "AUC, edges": part["auc"], "none": None}
     (folder / "explanations.json").write_text(json.dumps({"split": "test", "summary": summary, "shown": []}))
@@ -63,28 +63,61 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
     text = (tmp_path / "pretrained" / "MODEL_CARD.md").read_text(encoding="utf-8")
     for said in (
         "CC BY 4.0",
-        "Commit abc123 (notebook 03, 04), def456 (notebook 05).",
+        "| commit | abc123 (notebook 03, 04), def456 (notebook 05) |",
         "0.4000",
         "0.3000",
         "| test (n = 40) |",
-        "as they are and under 3 random changes each",
+        "as they are and under 3 random changes each, as in training",
         "| test | 6 of 30 | 15 of 24 | 15 of 30 | 0 of 0 |",
         "| validation | 2 of 10 | 5 of 8 | 5 of 10 | 0 of 0 |",
         "| train | 14 | 7 | 0.0% |",
-        "copies: 1. Of 20 bare patient\nnumbers in test (the 7 of person7), 20 occur in train, too, ",
-        "20 of them within one series of names",
+        "copies: 1.\n- Of 20 bare patient numbers in test (the 7 of person7), 20 occur in train, too, 20",
         "| heat in the outer tenth, Grad-CAM | 0.25 |",
         "(0.100 to 0.900) |",
         "| none | – |",
-        "seed\n3",
-        "Not a medical device",
+        "seed 3 |",
+        "not a medical device",
         "copies already resized to 224 x 224 pixels",
     ):
         assert said in text
     assert "--set weights='x.weights.h5' seed=3 teacher=reports/large/model" in text
-    assert "Taught by a larger model" in text
+    assert "| distilled | from a larger model" in text
     assert str(tmp_path) not in text
     assert "{" not in text
+
+
+def test_a_published_model_is_measured_anew_from_its_predictions(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(config, "PRETRAINED", tmp_path / "pretrained")
+    publish.publish("small", config.PRETRAINED)
+    before = {file.name: file.read_bytes() for file in config.PRETRAINED.iterdir()}
+    kept = dataset.read_table(config.PRETRAINED / "predictions.csv", "")
+    kept["label"] = np.where(kept["probability"] > 0.5, "PNEUMONIA", "NORMAL")
+    kept["split"] = np.resize(["test", "validation"], len(kept))
+    dataset.write_table(kept, config.PRETRAINED / "predictions.csv")
+    assert publish.main([]) == 0
+    after = {file.name: file.read_bytes() for file in config.PRETRAINED.iterdir()}
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"predictions.csv", "model.json", "MODEL_CARD.md"}
+    card, text = model.read_card(config.PRETRAINED), after["MODEL_CARD.md"].decode("utf-8")
+    part = kept[kept["split"] == "test"]
+    assert card["metrics"]["test"] == evaluation.summarise(part, 0.4, "0.4", 1000, 1)
+    for row in evaluation.table(card["metrics"]["test"]).itertuples(index=False):
+        assert f"\n| {' | '.join(map(str, row))} |\n" in text
+    assert text.count("| AUC | 1.000 | ") == 2
+    assert text.count("| test (n = 20) |") == 1
+
+
+def test_the_card_in_the_clone_is_what_its_predictions_say():
+    card = model.read_card(config.PRETRAINED)
+    kept = dataset.read_table(config.PRETRAINED / "predictions.csv", "")
+    assert set(kept["split"]) == set(card["metrics"]) == {"test", "validation"}
+    text = (config.PRETRAINED / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for name, part in kept.groupby("split"):
+        found = evaluation.summarise(part, card["threshold"], card["threshold_policy"], 1000, 1)
+        assert card["metrics"][name] == found
+        assert all(
+            f"| {' | '.join(map(str, row))} |" in text for row in evaluation.table(found).itertuples(index=False)
+        )
 
 
 @pytest.mark.parametrize("change", [{"phantoms": True}, {"metrics": None}, {"metrics": {"validation": {"n": 3}}}])

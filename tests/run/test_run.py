@@ -15,12 +15,12 @@ from pathlib import Path
 
 import filelock
 import nbformat
-import papermill
 import psutil
 import pytest
+from bs4 import BeautifulSoup
 
 from helpers import config, storage
-from helpers.run import kernel, markup, plan, provenance, report, runner, sources
+from helpers.run import papermill, plan, provenance, report, runner, sources, state
 
 PARAMETERS = '# Parameters\nprofile = "demo"'
 BOOT = (
@@ -77,7 +77,7 @@ def recorded_run(house: Path, name: str = "smoke", **overrides) -> config.Settin
     folder = house / "reports" / name
     folder.mkdir(parents=True)
     first = "05" if settings.model else "01"
-    record = provenance.provenance(name, settings, folder, first)
+    record = provenance.provenance(name, settings, first)
     stems = [path.stem for path in plan.find_notebooks() if path.name[:2] >= first]
     record |= {"notebooks": {stem: {"status": "done"} for stem in stems}, "started": "2025-01-02T03:04:05Z"}
     storage.write_json(folder / "run.json", record)
@@ -262,8 +262,10 @@ def test_refusals_are_one_sentence(house, capsys):
 def test_dataset_is_checked_before_anything_runs(house, capsys):
     data = house / "data"
     (data / "train" / "NORMAL").mkdir(parents=True)
-    assert "no train/PNEUMONIA" in refusal(capsys, "--profile", "chest_xray", "--data", str(data))
+    (data / "train" / "NORMAL" / "a.png").touch()
+    assert "no image in train/PNEUMONIA" in refusal(capsys, "--profile", "chest_xray", "--data", str(data))
     (data / "train" / "pneumonia").mkdir()
+    (data / "train" / "pneumonia" / "b.png").touch()
     args = plan.parse(["--profile", "chest_xray", "--data", str(data)])
     wanted = plan.make_plan(args, "chest_xray")
     plan.check_inputs(wanted.settings, wanted.todo)
@@ -310,16 +312,16 @@ def test_metrics_are_those_of_a_run_only_while_what_they_come_from_is(tmp_path):
 
     def missing(**statuses: str) -> list[str]:
         changed = {s: entry | {"status": statuses.get(s[3:], entry["status"])} for s, entry in entries.items()}
-        return provenance.unevaluated({"notebooks": changed}, tmp_path)
+        return state.unevaluated({"notebooks": changed}, tmp_path)
 
     assert missing() == missing(fine_tuning="outdated", grad_cam="failed") == []  # by its code
-    entries["04_fine_tuning"]["why"] = f"{provenance.REASONS['settings']} and more"
+    entries["04_fine_tuning"]["why"] = f"{state.REASONS['settings']} and more"
     assert missing(fine_tuning="outdated") == ["04_fine_tuning"]
     entries["04_fine_tuning"]["why"] = ""
     assert missing(training="interrupted", fine_tuning="pending") == ["03_training", "04_fine_tuning"]
     assert missing(evaluation="outdated") == ["05_evaluation"]
-    assert provenance.evaluated({"notebooks": entries}, tmp_path)
-    assert not provenance.evaluated({"notebooks": {"03_training": {"status": "done"}}}, tmp_path)
+    assert state.evaluated({"notebooks": entries}, tmp_path)
+    assert not state.evaluated({"notebooks": {"03_training": {"status": "done"}}}, tmp_path)
     (tmp_path / "metrics.json").write_text('{"by": "hand"}')
     assert missing() == ["05_evaluation"]
 
@@ -327,6 +329,7 @@ def test_metrics_are_those_of_a_run_only_while_what_they_come_from_is(tmp_path):
 def test_phantoms_are_phantoms_wherever_they_lie(house, tmp_path):
     for folder in ("train/NORMAL", "train/PNEUMONIA"):
         (tmp_path / "d" / folder).mkdir(parents=True)
+        (tmp_path / "d" / folder / "1.png").touch()
     (tmp_path / "d/phantoms.json").write_text('{"patients": 40, "seed": 1, "version": 2}')
     for profile in ("demo", "chest_xray"):
         wanted = plan.make_plan(plan.parse(["--profile", profile, "--data", str(tmp_path / "d")]), "x")
@@ -340,13 +343,13 @@ def test_phantoms_are_phantoms_wherever_they_lie(house, tmp_path):
     named = plan.make_plan(plan.parse(words), "x").settings
     assert config.make_settings(profile, provenance.changed(named)) == named
     assert named.phantoms == 0
-    before = provenance.listing(wanted.settings)
+    before = state.dataset_hash(wanted.settings)
     (tmp_path / "d/train/NORMAL/.DS_Store").touch()
     (tmp_path / "d/train/NORMAL/.checkpoints").mkdir()
     (tmp_path / "d/train/NORMAL/.checkpoints/a.png").touch()
-    assert provenance.listing(wanted.settings) == before
+    assert state.dataset_hash(wanted.settings) == before
     (tmp_path / "d/train/NORMAL/a.png").touch()
-    assert provenance.listing(wanted.settings) != before
+    assert state.dataset_hash(wanted.settings) != before
 
 
 def test_code_has_one_fingerprint_under_every_python(tmp_path):
@@ -372,7 +375,7 @@ def test_the_index_counts_epochs_of_earlier_calls_and_says_where_a_tree_was_not_
     storage.write_json(folder / "run.json", record)
     text = report.write_index(folder).read_text(encoding="utf-8")
     assert "30 min 02 s" in text
-    assert "<code>aaaaaaaaaaaa with uncommitted changes</code>: 04" in text
+    assert f"{'a' * 40} with uncommitted changes: 04" in read_page(text).get_text()
     for entry in record["notebooks"].values():
         entry["clean"] = True
     storage.write_json(folder / "run.json", record)
@@ -394,27 +397,28 @@ def test_the_index_of_an_evaluation_tells_of_the_model_it_measured(house):
     card = {"backbone": "DenseNet121", "sha256": "c" * 64, "threshold": 0.25, "threshold_policy": "sensitivity>=0.9"}
     storage.write_json(folder / "model/model.json", card)
     text = report.write_index(folder).read_text(encoding="utf-8")
-    for said in ("DenseNet121", "c" * 64, "0.2500, by the policy sensitivity&gt;=0.9", "resamples"):
-        assert said in text
-    assert settings.backbone not in text
-    assert "image_size" not in text
+    found = read_page(text).get_text()
+    for said in ("DenseNet121", "c" * 64, "0.2500, by the policy sensitivity>=0.9", "resamples"):
+        assert said in found
+    assert settings.backbone not in found
+    assert "image_size" not in found
 
 
 def test_what_a_later_notebook_needs_is_made_again_where_it_is_gone(tmp_path):
     (tmp_path / "model").mkdir()
     for stem in ("02_preprocessing", "04_fine_tuning"):
-        for name in (*provenance.WRITES[stem[:2]], f"{stem}.ipynb", f"{stem}.html"):
+        for name in (*state.WRITES[stem[:2]], f"{stem}.ipynb", f"{stem}.html"):
             (tmp_path / name).write_text(name)
-        entry = {"status": "done", "key": "k", "wrote": provenance.written(tmp_path, stem[:2])}
-        assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
-        for name in provenance.WRITES[stem[:2]]:
+        entry = {"status": "done", "key": "k", "wrote": state.written(tmp_path, stem[:2])}
+        assert state.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
+        for name in state.WRITES[stem[:2]]:
             (tmp_path / name).rename(tmp_path / "gone")
-            assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith(f"{name} is missing")
+            assert state.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith(f"{name} is missing")
             (tmp_path / "gone").rename(tmp_path / name)
     (tmp_path / "model/model.json").write_text("with a threshold, by 05")
-    assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
+    assert state.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
     (tmp_path / "model/model.keras").write_text("another")
-    assert provenance.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith("model/model.keras")
+    assert state.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith("model/model.keras")
 
 
 def test_a_kernel_that_dies_while_it_starts_is_said_in_words(house, monkeypatch, capsys):
@@ -425,7 +429,7 @@ def test_a_kernel_that_dies_while_it_starts_is_said_in_words(house, monkeypatch,
         nbformat.write(notebook, target)
         raise RuntimeError("Kernel died before replying to kernel_info")
 
-    monkeypatch.setattr(papermill, "execute_notebook", dies)
+    monkeypatch.setattr(papermill.papermill, "execute_notebook", dies)
     assert runner.main(["--profile", "smoke"]) == 1
     assert "RuntimeError: Kernel died before replying to kernel_info." in capsys.readouterr().err
     assert statuses(house)["01"] == "failed"
@@ -477,10 +481,11 @@ def test_a_run_in_use_is_refused(house, capsys):
 
 def in_another_process(house: Path, *arguments: str) -> subprocess.Popen:
     code = (
-        "import signal, sys; from pathlib import Path; from helpers import config, run\n"
+        "import signal, sys; from pathlib import Path; from helpers import config\n"
+        "from helpers.run import runner\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
         "config.NOTEBOOKS, config.REPORTS = Path(sys.argv[1], 'notebooks'), Path(sys.argv[1], 'reports')\n"
-        "sys.exit(run.main(sys.argv[2:]))"
+        "sys.exit(runner.main(sys.argv[2:]))"
     )
     command = [sys.executable, "-c", code, str(house), *arguments]
     return subprocess.Popen(command, cwd=config.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -533,7 +538,7 @@ def test_stopped_before_there_is_a_run_the_same_command_is_named_again(house, ca
     def interrupted(settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(provenance, "listing", interrupted)
+    monkeypatch.setattr(state, "dataset_hash", interrupted)
     words = ["--profile", "smoke", "--name", "mine", "--set", "seed=7"]
     assert runner.main(words) == 130
     assert f"Start again with: python -m helpers.run {' '.join(words)}" in capsys.readouterr().err
@@ -542,7 +547,7 @@ def test_stopped_before_there_is_a_run_the_same_command_is_named_again(house, ca
 def test_a_run_from_before_a_setting_keeps_doing_without_it():
     recorded = asdict(config.make_settings("chest_xray", {"seed": 3}))
     assert recorded.pop("frame") > 0
-    settings = provenance.recorded_settings({"parameters": recorded})
+    settings = state.recorded_settings({"parameters": recorded})
     assert settings == config.make_settings("chest_xray", {"seed": 3, "frame": 0})
     assert provenance.changed(settings) == {"seed": 3, "frame": 0}
 
@@ -550,10 +555,10 @@ def test_a_run_from_before_a_setting_keeps_doing_without_it():
 def test_a_setting_added_later_outdates_nothing(house, monkeypatch):
     def keys() -> dict:
         notebooks = sorted(config.NOTEBOOKS.glob("*.ipynb"))
-        return provenance.inputs(notebooks, config.make_settings("smoke"), house / "reports/smoke", "", {})
+        return state.inputs(notebooks, config.make_settings("smoke"), house / "reports/smoke", "", {})
 
     now = keys()
-    monkeypatch.setattr(provenance, "FIELDS", {n: f for n, f in config.FIELDS.items() if n not in ("frame", "model")})
+    monkeypatch.setattr(state, "FIELDS", {n: f for n, f in config.FIELDS.items() if n not in ("frame", "model")})
     assert keys() == now
 
 
@@ -562,11 +567,11 @@ def test_an_image_replaced_by_one_of_equal_size_is_noticed(tmp_path):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"one")
     settings = config.make_settings("chest_xray", {"data": str(tmp_path)})
-    before = provenance.listing(settings)
-    assert provenance.listing(settings) == before
+    before = state.dataset_hash(settings)
+    assert state.dataset_hash(settings) == before
     file.write_bytes(b"two")
     os.utime(file, ns=(0, 1))  # some file systems count in seconds
-    assert provenance.listing(settings) != before
+    assert state.dataset_hash(settings) != before
 
 
 def test_a_model_without_a_threshold_is_refused_before_anything_is_read(house, capsys, tmp_path):
@@ -579,7 +584,7 @@ def test_a_model_without_a_threshold_is_refused_before_anything_is_read(house, c
 
 def test_memory_is_private_and_strays_are_ended(tmp_path):
     note = tmp_path / "note"
-    with kernel.watched(note) as memory:
+    with papermill.watched(note) as memory:
         waits = "x = b'1' * 200_000_000; import time; time.sleep(60)"
         child = subprocess.Popen([sys.executable, "-c", waits])
         deadline = time.monotonic() + 20
@@ -591,10 +596,10 @@ def test_memory_is_private_and_strays_are_ended(tmp_path):
     assert not note.exists()
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     note.write_text(json.dumps([[other.pid, psutil.Process(other.pid).create_time()]]), encoding="utf-8")
-    kernel.stop_stray(note)
+    papermill.stop_stray(note)
     assert not psutil.pid_exists(other.pid)
     note.write_text(found, encoding="utf-8")  # gone, or its number is another's by now
-    kernel.stop_stray(note)
+    papermill.stop_stray(note)
 
 
 def page_of(tmp_path: Path, cells: list, **options) -> str:
@@ -604,50 +609,117 @@ def page_of(tmp_path: Path, cells: list, **options) -> str:
     return (tmp_path / "03_training.html").read_text(encoding="utf-8")
 
 
-def test_page_fetches_and_runs_nothing(tmp_path):
+def read_page(text: str) -> BeautifulSoup:
+    """What a browser without scripts makes of a page."""
+    return BeautifulSoup(text, "html.parser")
+
+
+WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "7"}}
+
+
+def test_a_page_fetches_and_runs_nothing(tmp_path):
     output = nbformat.v4.new_output
+    hostile = "<script>alert(1)</script><style>@import 'x'</style><table><tr><td>x</td></tr></table>"
     outputs = [
         output("stream", name="stdout", text="10%\r"),
         output("stream", name="stdout", text="100%\nepoch <1>\n"),
         output("stream", name="stderr", text="a warning"),
-        output("display_data", {markup.WIDGET: {}, "text/plain": "Box()", "text/html": "<i>fallback</i>"}),
-        output("display_data", {markup.WIDGET: {}, "text/plain": "Slider()"}),
-        output("display_data", {"text/html": "<script>alert(1)</script><table><tr><td>x</td></tr></table>"}),
+        output("display_data", WIDGET | {"text/plain": "Box()", "text/html": "<i>a picture instead</i>"}),
+        output("display_data", WIDGET | {"text/plain": "Slider()"}),
+        output("display_data", {"text/html": hostile}),
         output("display_data", {"image/png": "iVBORw0KGgo=\n"}, metadata={"image/png": {"width": 300, "height": 9}}),
         output("error", ename="ValueError", evalue="<bad>", traceback=["\x1b[31mValueError\x1b[0m: <bad>"]),
     ]
     cells = [
-        nbformat.v4.new_markdown_cell("# Training <3\n\nWhy.\n\n## Same\n\n## Same\n\n[next](04_fine_tuning.ipynb)"),
-        nbformat.v4.new_code_cell("# Parameters\nrun = 'x'", metadata={"tags": ["injected-parameters"]}),
+        nbformat.v4.new_markdown_cell("# Training <3\n\nWhy."),
         nbformat.v4.new_code_cell("print('<hello>')", outputs=outputs),
     ]
     record = {"run": "a&b", "parameters": {"phantoms": 3}, "command": "python -m helpers.run"}
-    page = page_of(tmp_path, cells, pages=[("02_x", "Two"), ("03_training", "Three")], record=record)
-    assert not re.search(r"<script|<link\b|(src|href)=\"(https?:)?//|@import|url\(", page)
-    assert "default-src 'none'" in page
-    assert report.BANNER in page
-    assert 'id="same"' in page
-    assert 'href="#same-2"' in page
-    assert 'href="04_fine_tuning.html"' in page
-    assert "100%\nepoch &lt;1&gt;" in page
-    assert "10%\r" not in page
-    assert "a warning" not in page
-    assert "<i>fallback</i>" in page
-    assert "Slider" not in page
-    assert 'width="300" height="9"' in page
-    assert '<span class="ansi-red-fg">ValueError</span>: &lt;bad&gt;' in page
-    assert "parameters given to this run" in page
-    assert "a&amp;b" in page
-    assert 'href="02_x.html" rel="prev"' in page
-    assert report.BANNER not in page_of(tmp_path, cells, record={"parameters": {"phantoms": 0}})
+    text = page_of(tmp_path, cells, record=record)
+    assert not re.search(r"<script|<link\b|(src|href)=\"(https?:)?//|@import|url\(", text)
+    page = read_page(text)
+    assert page.find("meta", attrs={"http-equiv": True})["content"].startswith("default-src 'none'")
+    said = page.main.get_text()
+    for shown in (
+        "100%\nepoch <1>",
+        "print('<hello>')",
+        "a picture instead",
+        "Interactive",
+        "ValueError: <bad>",
+        "a&b",
+    ):
+        assert shown in said
+    for hidden in ("10%\r", "a warning", "Slider", "Box()", "alert(1)"):
+        assert hidden not in said
+    image = page.main.img
+    assert (image["src"], image["width"], image["height"]) == ("data:image/png;base64,iVBORw0KGgo=", "300", "9")
+    assert image["alt"]
+
+
+def test_a_page_says_whether_its_run_is_of_phantoms(tmp_path):
+    for phantoms in (3, 0):
+        page = page_of(tmp_path, [], record={"parameters": {"phantoms": phantoms}})
+        assert (report.BANNER in page) == (phantoms > 0)
+
+
+def test_a_page_leads_to_its_parts_and_to_the_other_pages(tmp_path):
+    prose = (
+        "# Training\n\n## Same\n\n## Same\n\n### *Finer*\n\n[next](04_fine_tuning.ipynb) [else](https://a.org/b.ipynb)"
+    )
+    pages = [("02_x", "Two <"), ("03_training", "Three"), ("04_fine_tuning", "Four")]
+    page = read_page(page_of(tmp_path, [nbformat.v4.new_markdown_cell(prose)], pages=pages))
+    links = {link.get_text(): link["href"] for link in page.select(".side a")}
+    assert links == {"Index": "index.html", "Two <": "02_x.html", "Same": "#same-2", "Finer": "#finer"} | {
+        "Four": "04_fine_tuning.html"
+    }
+    places = [link["href"][1:] for link in page.select("main .small-toc a")]
+    assert places == ["same", "same-2", "finer"]
+    assert [page.find(id=place).get_text() for place in places] == ["Same", "Same", "Finer"]
+    assert [link["href"] for link in page.select(".md a")] == ["04_fine_tuning.html", "https://a.org/b.ipynb"]
+    assert page.find(rel="prev")["href"] == "02_x.html"
+    assert page.find(rel="next")["href"] == "04_fine_tuning.html"
+
+
+def test_a_page_marks_the_cell_that_failed_and_opens_its_code(tmp_path):
+    given = nbformat.v4.new_code_cell("# Parameters\nrun = 'x'", metadata={"tags": ["injected-parameters"]})
+    cells = [nbformat.v4.new_code_cell("1"), given, nbformat.v4.new_code_cell("2"), nbformat.v4.new_code_cell(" ")]
+    failure = {"cell": 2, "message": "<no>", "advice": "mend it"}
+    page = read_page(page_of(tmp_path, cells, failure=failure))
+    (failed,) = page.select(".failed")
+    assert failed["id"] == "cell-2"
+    assert [details.has_attr("open") for details in page.select("details.code")] == [False, False, True]
+    alert = page.find(role="alert")
+    assert "stopped at cell 2" in alert.get_text()
+    assert "<no>" in alert.get_text()
+    assert alert.a["href"] == "#cell-2"
+    assert "parameters given to this run" in page.get_text()
+
+
+def test_tables_scroll_and_columns_of_numbers_stand_on_the_right(tmp_path):
+    rows = "<tr><th>name</th><th>n</th></tr><tr><td>a1</td><td>1,341</td></tr><tr><td>2</td><td>–</td></tr>"
+    spanned = '<tr><th rowspan="2">a</th><td>x</td><td>1</td></tr><tr><td>y</td><td>-2.5%</td></tr>'
+    html = nbformat.v4.new_output("display_data", {"text/html": f"<table>{rows}</table><table>{spanned}</table>"})
+    cells = [nbformat.v4.new_code_cell("1", outputs=[html]), nbformat.v4.new_markdown_cell("| a |\n|---|\n| 7 |")]
+    page = read_page(page_of(tmp_path, cells))
+    right = [cell.get_text().strip() for cell in page.select("table .n")]
+    assert right == ["n", "1,341", "–", "1", "-2.5%", "a", "7"]
+    assert all(table.find_parent(class_="wide") for table in page.select("main table"))
 
 
 def test_paths_of_this_machine_stay_out_of_pages(tmp_path):
-    said = nbformat.v4.new_output("stream", text="read /home/ann/clone/data/x.png and /home/ann/y")
-    cell = nbformat.v4.new_code_cell("x = '/home/ann/clone/'", outputs=[said])
+    place = "/home/ann/clone/data/x.png and /home/ann/y"
+    outputs = [
+        nbformat.v4.new_output("stream", text=f"read {place}"),
+        nbformat.v4.new_output("display_data", {"text/html": f"<b>{place}</b>", "text/plain": place}),
+        nbformat.v4.new_output("display_data", {"text/markdown": place}),
+        nbformat.v4.new_output("display_data", {"image/png": "abc/home/ann/"}),  # no path, though it looks like one
+        nbformat.v4.new_output("error", ename="E", evalue="", traceback=[place]),
+    ]
+    cell = nbformat.v4.new_code_cell("x = '/home/ann/clone/'", outputs=outputs)
     page = page_of(tmp_path, [cell], hide={"/home/ann/": "~/", "/home/ann/clone/": ""})
-    assert "read data/x.png and ~/y" in page
-    assert "/home/ann" not in page
+    assert read_page(page).get_text().count("data/x.png and ~/y") == 4
+    assert "base64,abc/home/ann/" in page
+    assert page.count("/home/ann") == 1
 
 
 def test_index_shows_numbers_and_escapes(tmp_path):
@@ -675,7 +747,8 @@ def test_index_shows_numbers_and_escapes(tmp_path):
         "&lt;x&gt;",
     ):
         assert wanted in page
-    assert "<code>unknown</code>: 03; <code>aaaaaaaaaaaa</code>: 04; <code>bbbbbbbbbbbb</code>: 05" in page
+    locks = read_page(page).find("th", string="Notebooks ran with").find_next("td").get_text()
+    assert locks == f"{'a' * 64}: 04; {'b' * 64}: 05; unknown: 03"
     for wanted in ("61 s", "1.2 GB", "has to run again", report.BANNER, "python &#39;a b&#39;", "Virus · Sensitivity"):
         assert wanted in page
     assert not re.search(r"<script|https?://|<Five>|<x>", page)
@@ -683,23 +756,8 @@ def test_index_shows_numbers_and_escapes(tmp_path):
     assert report.write_index(tmp_path / "empty").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("a\rb\n", "b\n"), ("1/2 \x08\x08\x08\x082/2", "2/2"), ("a\r\nb", "a\nb"), ("\x08x", "x")],
-)
-def test_terminal_text(text, shown):
-    assert markup.terminal_text(text) == shown
-
-
 def test_human_numbers():
     assert [report.human_time(s) for s in (0.4, 41.2, 200, 4000)] == ["0.4 s", "41 s", "3 min 20 s", "1 h 06 min"]
     assert [report.human_bytes(b) for b in (41e6, 1.2e9)] == ["41 MB", "1.2 GB"]
     assert report.human_value({"value": None, "low": None, "high": None}) == "—"
-
-
-def test_columns_of_numbers_are_aligned():
-    table = "<table><tr><th>name</th><th>n</th></tr><tr><td>a1</td><td>1,341</td></tr></table>"
-    wanted = '<table><tr><th>name</th><th class="n">n</th></tr><tr><td>a1</td><td class="n">1,341</td></tr></table>'
-    assert markup.align_numbers(table) == wanted
-    undefined = table.replace("</table>", "<tr><td>b</td><td>–</td></tr></table>")
-    assert '<td class="n">–</td>' in markup.align_numbers(undefined)
+    assert [report.human_value(value) for value in (True, False, None, 12_345)] == ["yes", "no", "—", "12,345"]

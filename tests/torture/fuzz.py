@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from PIL import Image
 
 from helpers.config import ROOT
@@ -34,12 +35,21 @@ def seeds(kind: str) -> Iterator[bytes]:
         yield dicom(deep, RescaleSlope=2, RescaleIntercept=-100, WindowCenter=[5, 6], WindowWidth=[9, 10])
         yield dicom(np.stack([film, film]), bits=8)
         yield dicom(np.stack([film] * 3, axis=-1), bits=8, photometric="RGB")
+        yield dicom(deep, bits=16, PixelPaddingValue=3, PixelPaddingRangeLimit=60, PixelSpacing=[0.2, 0.1])
+        yield dicom(
+            deep, PresentationLUTShape="INVERSE", PatientAge="004Y", ViewPosition="PA", VOILUTFunction="SIGMOID"
+        )
+        yield dicom(deep, VOILUTSequence=[lookup_table()], ModalityLUTSequence=[lookup_table()])
         yield from compressed(film, deep)
         return
     for mode in ("L", "RGB", "RGBA", "LA", "P", "1", "I;16"):
         yield encoded(film, mode, "PNG")
     for mode in ("L", "RGB", "CMYK"):
         yield encoded(film, mode, "JPEG")
+    for more in ("WEBP", "BMP", "TIFF", "GIF"):
+        yield encoded(film, "RGB", more)
+    yield encoded(film, "I;16", "TIFF", compression="tiff_lzw")
+    yield encoded(film, "L", "JPEG")[:-2]
     exif = Image.Exif()
     exif[0x0112] = 6
     yield encoded(film, "L", "JPEG", exif=exif, progressive=True)
@@ -60,7 +70,16 @@ def compressed(film: np.ndarray, deep: np.ndarray) -> Iterator[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         for syntax in ("RLELossless", "JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless"):
             yield transcoded(dicom(deep), syntax, Path(folder))
+        yield transcoded(dicom(deep), "JPEGExtendedProcess2_4", Path(folder))
         yield transcoded(dicom(film, bits=8), "JPEGBaselineProcess1", Path(folder))
+
+
+def lookup_table() -> pydicom.Dataset:
+    """An item of a sequence of them."""
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.LUTData = [64, 0, 8], list(range(0, 256, 4))
+    item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
+    return item
 
 
 def torture(above: Path, minutes: float, seed: int) -> Findings:

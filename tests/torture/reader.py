@@ -12,7 +12,7 @@ from pathlib import Path
 import atheris
 import numpy as np
 
-with atheris.instrument_imports(include=["PIL", "pydicom", "helpers.decode"]):  # before anything else imports them
+with atheris.instrument_imports(include=["PIL", "pydicom", "helpers.images"]):  # before anything else imports them
     from helpers import images
     from helpers.config import InputError
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from helpers import config
 from helpers.config import FIELDS, InputError, make_settings, parse_policy
@@ -21,7 +23,8 @@ def test_every_value_of_a_profile_would_pass_as_an_override(name):
 
 def test_the_defaults_are_within_their_own_ranges():
     for name, field in FIELDS.items():
-        assert config._convert(name, field.default) == field.default
+        given = {"cached_views": 0, name: field.default}
+        assert getattr(make_settings("chest_xray", given), name) == field.default
         assert field.metadata["notebook"] in {f"{n:02d}" for n in range(1, 8)}
         assert field.metadata["help"]
 
@@ -93,9 +96,9 @@ def test_a_named_folder_is_read_and_never_described_as_phantoms(tmp_path):
         ("rotation", 10, 10.0),
         ("rotation", "7.5", 7.5),
         ("head_rate", "1e-4", 1e-4),
-        ("class_weights", "false", False),
-        ("class_weights", " No ", False),
-        ("class_weights", "1", True),
+        ("mirror", "false", False),
+        ("mirror", " No ", False),
+        ("mirror", "1", True),
         ("deterministic", True, True),
         ("data", Path("some") / "folder", str(Path("some") / "folder")),
         ("threshold_policy", 0.5, "0.5"),
@@ -129,8 +132,8 @@ def test_values_become_the_type_of_their_setting(name, given, wanted):
         ("seed", True, "not a whole number"),
         ("zoom", "much", "not a number"),
         ("zoom", None, "not a number"),
-        ("class_weights", "perhaps", "not true or false"),
-        ("class_weights", 1, "not true or false"),
+        ("mirror", "perhaps", "not true or false"),
+        ("mirror", 1, "not true or false"),
         ("data", None, "not text"),
         ("model", True, "not text"),
         ("threshold_policy", "sensitivity>=2", "not a policy"),
@@ -238,6 +241,36 @@ def test_a_parameter_that_is_no_setting_is_refused(reports):
     assert not reports.exists()
 
 
+def test_a_run_named_by_a_number_is_a_folder_of_that_name(reports):
+    _, folder = config.notebook_settings(run_cells('# Parameters\nprofile = "smoke"\nrun = 2024'))
+    assert folder == reports / "2024"
+
+
+@pytest.mark.parametrize("run", [True, 1e3, None, ["a"], {"a": 1}])
+def test_a_run_named_by_another_literal_is_refused_in_words(reports, run):
+    with pytest.raises(InputError, match="is not text: put it in quotes"):
+        config.notebook_settings(run_cells(f"# Parameters\nrun = {run!r}"))
+
+
+literals = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner),
+    max_leaves=3,
+)
+
+
+@given(name=st.sampled_from([*FIELDS]), value=literals | st.just(10**400) | st.just("~nobody/x"))
+@example("rotation", 10**400)
+@example("data", "~nobody/x")
+def test_any_literal_becomes_the_type_of_its_setting_or_is_refused(name, value):
+    try:
+        found = getattr(make_settings("smoke", {name: value}), name)
+    except InputError as refusal:
+        assert str(refusal)  # noqa: PT017 - both ends are right
+    else:
+        assert type(found) is type(FIELDS[name].default)
+
+
 def test_without_a_parameters_cell_it_is_the_demo(reports):
     assert config.notebook_settings({"profile": "smoke"}) == (make_settings("demo"), reports / "demo")
 
@@ -246,6 +279,21 @@ def test_a_run_cannot_leave_the_reports_from_a_notebook(reports):
     with pytest.raises(InputError, match="cannot be a folder"):
         config.notebook_settings(run_cells('# Parameters\nrun = "../elsewhere"'))
     assert not (reports.parent / "elsewhere").exists()
+
+
+# Settings for readers
+
+
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_the_list_has_every_setting_once_the_basic_ones_first(profile):
+    lines = config.list_settings(profile).splitlines()
+    named = [line.split(" = ")[0].strip() for line in lines if " = " in line]
+    assert sorted(named) == sorted(FIELDS)
+    assert tuple(named[: len(config.BASIC)]) == config.BASIC
+    assert len(config.BASIC) <= 14
+    for name, field in FIELDS.items():
+        assert f"      {field.metadata['help']}" in lines
+        assert f"  {name} = {getattr(make_settings(profile), name)}  (" in "\n".join(lines)
 
 
 # Folders and files
@@ -286,10 +334,10 @@ def test_runs_with_different_seeds_have_different_phantoms():
     assert config.dataset_folder(make_settings("chest_xray", {"seed": 2})) == config.DATA / "chest_xray"
 
 
-def test_needs_names_the_notebook_that_writes_the_file(tmp_path):
+def test_a_required_file_names_the_notebook_that_writes_the_file(tmp_path):
     with pytest.raises(InputError, match=r"splits\.csv is missing in .*: run 02_preprocessing first"):
-        config.needs(tmp_path / "splits.csv", "02_preprocessing")
-    assert config.needs(tmp_path, "01_eda") == tmp_path
+        config.require_file(tmp_path / "splits.csv", "02_preprocessing")
+    assert config.require_file(tmp_path, "01_eda") == tmp_path
 
 
 # What a notebook opens with

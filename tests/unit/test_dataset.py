@@ -337,7 +337,11 @@ def test_shortcuts_without_a_split_of_both_classes_are_unknown(tmp_path):
 def test_a_training_image_that_looks_like_a_test_image_is_left_out(tmp_path):
     for k, path in enumerate(("train/NORMAL/a.png", "train/NORMAL/b.png", "val/NORMAL/c.png", "test/NORMAL/d.png")):
         write(tmp_path, path, 1 + k, width=120, height=100)
-    likes = {"train/NORMAL/like-d.jpeg": (4, 60), "val/NORMAL/like-d.jpeg": (4, 70), "train/NORMAL/like-a.jpeg": (1, 60)}
+    likes = {
+        "train/NORMAL/like-d.jpeg": (4, 60),
+        "val/NORMAL/like-d.jpeg": (4, 70),
+        "train/NORMAL/like-a.jpeg": (1, 60),
+    }
     for path, (seed, quality) in likes.items():
         film(seed, 120, 100).save(tmp_path / path, quality=quality)
     (tmp_path / "test/NORMAL/like-d.jpeg").write_bytes(encoded_at(film(4, 120, 100), 80))

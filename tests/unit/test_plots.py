@@ -62,6 +62,23 @@ def test_a_matrix_and_a_histogram_for_each_split_that_is_there(splits):
     assert [axis.get_title().split()[0] for axis in plt.gcf().axes] == list(splits)
 
 
+def test_a_threshold_above_all_scores_still_has_curves():
+    plots.ranking_curves(predictions("test"), 1.0)
+    assert shown(plt.gca()) == {"test"}
+
+
+def test_a_decision_curve_has_a_line_for_the_model_and_for_each_default():
+    table = predictions("test")
+    plots.decision_curve(table["label"] == "PNEUMONIA", table["probability"], highest=0.4)
+    axis = plt.gca()
+    assert shown(axis) == {"model", "treat all", "treat none"}
+    model, everyone, none = (line.get_ydata() for line in axis.get_lines())
+    assert everyone[0] == pytest.approx(0.5 - 0.5 / 99)  # half have pneumonia
+    assert model.max() <= 0.5
+    assert set(none) == {0}
+    assert axis.get_lines()[0].get_xdata()[-1] == pytest.approx(0.4)
+
+
 def test_one_class_has_a_matrix_and_intervals_but_no_curve():
     table = pd.concat([predictions("validation"), predictions("test", labels=("NORMAL",))])
     plots.confusion_matrices(summaries(table))

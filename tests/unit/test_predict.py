@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 
 from helpers import config, images, model, predict, storage
 from helpers.config import InputError
-from tests.conftest import planted_film, planted_logit
+from tests.conftest import dicom, planted_film, planted_logit
 
 HEADER = "path,probability,label,threshold,warnings,error"
 
@@ -114,6 +115,34 @@ def test_doubts_say_why_a_number_may_not_mean_much(image, said):
     found = list(predict.doubts(image))
     assert len(found) == len(said)
     assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
+
+
+@pytest.mark.parametrize("grey", [0, 7, 128, 255])
+def test_a_picture_that_shows_next_to_nothing_gets_no_sure_answer(planted, grey):
+    film = np.full((200, 200), grey, np.uint8)
+    film[5:15, 5:30] = 255  # a letter
+    if grey < 200:
+        film[20:] += planted_film(size=200)[20:] // 20  # of the film, nearly nothing
+    for threshold in (0.01, 0.4, 0.99):
+        card = {"threshold": threshold, "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0}}
+        found = predict.Predictor(planted, card).predict(png(film))
+        assert found.uncertain
+        assert found.stranger
+        assert "almost uniform image" in found.warnings
+        assert found.warnings[-1] == predict.UNCERTAIN
+
+
+@pytest.mark.parametrize(
+    ("public", "age", "warned"),
+    [(True, 62, True), (True, 7, True), (True, 6.9, False), (True, 0, False), (True, None, False), (False, 62, False)],
+)
+def test_the_age_is_warned_of_where_the_model_is_for_children(planted, public, age, warned):
+    card = {"threshold": 0.4, "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0}, "public": public}
+    notes = (images.NOT_A_CHILD,) if age and age >= 7 else ()
+    decoded = images.Decoded(planted_film(size=100), notes, age)
+    found = next(predict.Predictor(planted, card).predict_decoded([decoded])).warnings
+    said = f"made for children of 1 to 5; this patient's age is {int(age or 0)} years: do not trust the number"
+    assert found == ((said,) if warned else ())
 
 
 # The command
@@ -223,8 +252,21 @@ def test_more_images_than_a_batch_come_in_order(command, tmp_path):
 def test_warnings_are_in_the_row(command, tmp_path):
     (tmp_path / "tiny.png").write_bytes(png(np.zeros((10, 100), np.uint8)))
     _, rows, _ = command(tmp_path / "tiny.png")
-    assert rows[0]["warnings"].count("; ") == 2
+    assert rows[0]["warnings"].count("; ") == 3
     assert rows[0]["label"] == "NORMAL"
+
+
+def test_the_age_given_holds_where_the_file_does_not_say_it(command, planted_folder, tmp_path):
+    film, folder = planted_film(size=100), shutil.copytree(planted_folder, tmp_path / "for children")
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    (folder / "model.json").write_text(json.dumps(card | {"phantoms": False}), encoding="utf-8")
+    (tmp_path / "a.png").write_bytes(png(film))
+    (tmp_path / "b.dcm").write_bytes(dicom(film, bits=8, PatientAge="003Y", PatientName="Doe^Jane"))
+    _, rows, _ = command("--model", folder, "--age", 62, tmp_path / "a.png", tmp_path / "b.dcm")
+    assert ["62 years" in row["warnings"] for row in rows] == [True, False]
+    assert not any("Doe" in text for row in rows for text in row.values())
+    _, rows, _ = command("--model", folder, tmp_path / "a.png")
+    assert rows[0]["warnings"] == ""
 
 
 def test_names_with_commas_quotes_and_umlauts_survive(command, tmp_path):
@@ -255,6 +297,27 @@ def test_without_a_file_the_table_is_printed(planted_folder, folder, capsys):
     assert lines[0] == HEADER
     assert lines[1].startswith(f"{folder}/a.PNG,")
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("name", ["=2+3.png", "+1.png", "@SUM(A1).png", "-1.png", "\uff1d1.png"])
+def test_a_path_is_no_formula_in_a_spreadsheet_and_still_opens(command, folder, monkeypatch, name):
+    monkeypatch.chdir(folder)
+    shutil.copy("a.PNG", name)
+    Path("b", name).write_bytes(b"no image")
+    status, rows, _ = command("--", name, "a.PNG", "b")
+    assert status == 1
+    assert [row["path"] for row in rows][:2] == ["./" + name, "a.PNG"]
+    assert Path(rows[0]["path"]).is_file()
+    assert not [cell for row in rows for cell in row.values() if cell.startswith(storage.FORMULA)]
+
+
+def test_for_excel_the_table_begins_with_a_byte_order_mark(planted_folder, folder, tmp_path):
+    shutil.copy(folder / "a.PNG", folder / "胸.png")
+    table, words = tmp_path / "table.csv", ["--model", str(planted_folder), str(folder / "胸.png")]
+    for option, start in (([], b"path,"), (["--excel"], b"\xef\xbb\xbfpath,")):
+        assert predict.command.main([*option, "--csv", str(table), *words]) == 0
+        assert table.read_bytes().startswith(start)
+        assert table.read_text(encoding="utf-8-sig").splitlines()[1].startswith(f"{folder}/胸.png,")
 
 
 def test_a_missing_default_model_asks_for_one(command, folder, monkeypatch, tmp_path):

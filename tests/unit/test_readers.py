@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -44,6 +45,10 @@ SEEDS = {
     "PNG": raster("PNG", "RGBA"),
     "PNG, palette": raster("PNG", "P"),
     "PNG, 16 bits": raster("PNG", "I;16"),
+    "WebP": raster("WEBP", "RGB"),
+    "BMP": raster("BMP", "P"),
+    "TIFF": raster("TIFF", "I;16"),
+    "GIF": raster("GIF", "L"),
     "DICOM": dicom(np.arange(24 * 31, dtype=np.uint16).reshape(24, 31)),
     "DICOM, window": dicom(np.arange(24 * 31, dtype=np.int16).reshape(24, 31), bits=16, WindowCenter=5, WindowWidth=9),
 }
@@ -145,11 +150,28 @@ def run_lengths(*segments: bytes) -> bytes:
     return struct.pack(f"<{len(segments) + 1}L", len(segments), *starts).ljust(64, b"\0") + b"".join(segments)
 
 
-def many_scans() -> bytes:
-    """A progressive JPEG that asks for its last pass over the pixels 500 times."""
+def many_scans(scans: int = 500) -> bytes:
+    """A progressive JPEG that asks for its last pass over the pixels so often."""
     whole = saved(Image.new("L", (SIDE, SIDE), 9), "JPEG", progressive=True)
     last = whole.rindex(b"\xff\xda")
-    return whole[:last] + whole[last:-2] * 500 + whole[-2:]
+    return whole[:last] + whole[last:-2] * scans + whole[-2:]
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def deep_colour_png(height: int) -> bytes:
+    """16 bits of red, green, blue and opacity."""
+    size = struct.pack(">IIBBBBB", SIDE, height, 16, 6, 0, 0, 0)
+    packed = zlib.compress(bytes(height * (8 * SIDE + 1)), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def commented_png() -> bytes:
+    """Comments that unpack to a gigabyte."""
+    whole, comment = saved(Image.new("L", (SIDE, SIDE), 9), "PNG"), zlib.compress(bytes(50_000_000), 9)
+    return whole[:33] + chunk(b"zTXt", b"a\0\0" + comment) * 20 + whole[33:]
 
 
 def announced(jpeg: bytes) -> bytes:
@@ -184,13 +206,33 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
     yield "DICOM, JPEG of many scans", framed(many_scans(), JPEGBaseline8Bit, SIDE, SIDE), "more passes"
     yield "DICOM, 4 gigapixels", framed(grey, JPEGBaseline8Bit, 65535, 65535), "4295 megapixels"
     small = np.zeros((4, 4), np.uint8)
-    yield "DICOM, without its pixels", dicom(small, 8, Rows=SIDE, Columns=SIDE), "damaged"
-    yield "DICOM, endless frames", dicom(small, 8, NumberOfFrames=2**31 - 1), "damaged"
+    yield "DICOM, without its pixels", dicom(small, 8, Rows=SIDE, Columns=SIDE), "truncated"
+    yield "DICOM, endless frames", dicom(small, 8, NumberOfFrames=2**31 - 1), ""
+    colours = run_lengths(*[same * (SIDE * SIDE // 128)] * 3)
+    photometric = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 1}
+    yield "DICOM, RLE in colour", framed(colours, RLELossless, SIDE, SIDE, **photometric), ""
+    yield "DICOM, pixels of another shape", dicom(small, 8, PixelSpacing=[9.9, 1], Rows=1, Columns=16), ""
+    yield "DICOM without preamble, 4 gigapixels", framed(grey, JPEGBaseline8Bit, 65535, 65535)[132:], "4295 megapixels"
+    yield "PNG, 16 bits in colour", deep_colour_png(SIDE // 2), ""
+    yield "PNG, 16 bits in colour, twice as many", deep_colour_png(SIDE), "at most 32"
+    yield "PNG, comments", commented_png(), ""
+    yield "JPEG without its end", grey[:-2], ""
+    yield "JPEG without its end, some scans", many_scans(12)[:-2], "more passes"
+    yield "TIFF, packed", saved(Image.new("RGBA", size, (9, 8, 7, 99)), "TIFF", compression="tiff_adobe_deflate"), ""
+    yield "TIFF, 16 bits", saved(Image.fromarray(np.full(size, 9000, np.uint16)), "TIFF", compression="tiff_lzw"), ""
+    yield "GIF", saved(Image.new("L", size, 9), "GIF"), ""
+    yield (
+        "WebP, as many as are read",
+        saved(Image.new("RGBA", (SIDE, SIDE // 2), (9, 8, 7, 99)), "WEBP", exif=turned),
+        "",
+    )
+    yield "WebP, twice as many", saved(Image.new("RGB", size), "WEBP", quality=1), "at most 32"
 
 
 READ_EACH = """
 import os, sys
 from helpers import images
+from helpers.config import InputError
 for file in sys.argv[1:]:
     if child := os.fork():
         _, status, used = os.wait4(child, 0)
@@ -199,7 +241,7 @@ for file in sys.argv[1:]:
     try:
         images.read(file)
         said = ""
-    except images.InputError as error:
+    except InputError as error:
         said = str(error)
     print(said, end="|", flush=True)
     os._exit(0)

@@ -179,13 +179,13 @@ def test_both_ways_to_train_move_what_may_move_and_learn(tmp_path, cache, splits
     classifier, chosen = images_network(), settings(cached_views=views, **still)
     for stage, moving in (("head", {"dense", "logit"}), ("fine_tuning", {"two", "dense", "logit"})):
         before = weights_by_layer(classifier)
-        figures = training.validation_figures(classifier, cache, splits, chosen)
+        figures = training.validation_figures(classifier, cache, splits)
         trained, history = training.train_stage(classifier, stage, cache, splits, chosen, tmp_path)
         after = weights_by_layer(trained)
         same = {n for n in before if all(np.array_equal(a, b) for a, b in zip(before[n], after[n], strict=True))}
         assert set(before) - same == moving
         assert history["val_loss"].iloc[0] == pytest.approx(figures["val_loss"], abs=2e-3)
-        kept = training.validation_figures(trained, cache, splits, chosen)
+        kept = training.validation_figures(trained, cache, splits)
         assert kept["val_loss"] == pytest.approx(history["val_loss"].min(), abs=2e-3)
         assert kept["val_loss"] < figures["val_loss"]
         stored = tmp_path / "training" / "activations"
@@ -321,6 +321,10 @@ def test_a_stage_depends_on_its_own_settings_the_split_and_the_content_of_what_i
     assert falling != keys(rate_schedule="cosine", fine_tuning_epochs=9)[2]  # its rate depends on their number
     assert changes(fine_tuning_rate=0.5) == [False, False, True]
     assert changes(unfrozen_layers=4) == [True, False, True]
+    assert changes(deterministic=False) == [True, True, True]  # of the pre-training, too
+    assert changes(validation_views=3) == [False, False, True]
+    judged = keys(cached_views=0)[1]  # the head's epochs, too
+    assert judged != keys(cached_views=0, validation_views=3)[1]
     drawn = [name for name, field in config.FIELDS.items() if field.metadata["help"].startswith("augmentation")]
     assert sorted(drawn) == sorted(config.AUGMENTATIONS)
     for name in drawn:  # frames are not for cached views
@@ -347,15 +351,14 @@ def test_a_stage_depends_on_its_own_settings_the_split_and_the_content_of_what_i
 
 
 def test_parts_hold_rows_labels_and_weights(splits):
-    parts = training.training_parts(splits.drop(index=range(0, 20, 4)).reset_index(drop=True), settings())
+    parts = training.training_parts(splits.drop(index=range(0, 20, 4)).reset_index(drop=True))
     assert list(parts) == ["train", "validation"]
     train = parts["train"]
     assert train.rows.tolist() == list(range(15))
     assert train.labels.sum() == 10  # of the healthy, every second was dropped
     assert set(np.round(train.weights, 3)) == {1.5, 0.75}
-    even = training.training_parts(splits, settings(class_weights=False))["validation"]
-    assert even.rows.tolist() == list(range(20, 28))
-    assert even.weights.tolist() == [1.0] * 8
+    assert parts["validation"].rows.tolist() == list(range(15, 23))
+    assert parts["validation"].weights.tolist() == [1.0] * 8
 
 
 def sigmoid_network() -> keras.Model:
@@ -408,9 +411,9 @@ def test_a_shift_of_all_probabilities_does_not_change_the_validation_loss():
 def test_a_linear_probe_tells_good_features_from_useless_ones(cache, splits):
     pixels = layers.Input((SIZE, SIZE, 1))
     brightness = keras.Model(pixels, layers.Rescaling(1 / 255)(pixels))
-    assert training.linear_probe(brightness, cache, splits, settings()) == 1.0
+    assert training.linear_probe(brightness, cache, splits) == 1.0
     nothing = keras.Model(pixels, layers.Rescaling(0.0)(pixels))
-    assert training.linear_probe(nothing, cache, splits, settings()) == 0.5
+    assert training.linear_probe(nothing, cache, splits) == 0.5
 
 
 def test_hardened_logits_are_plain_ones_and_then_those_of_each_view(cache):
@@ -430,7 +433,7 @@ def test_hardened_logits_are_plain_ones_and_then_those_of_each_view(cache):
 def test_epochs_are_judged_on_the_views_too(tmp_path, cache, splits):
     chosen = settings(validation_views=2, noise=0.5, cached_views=0, unfrozen_layers=-1, fine_tuning_epochs=1)
     classifier = images_network()
-    rows = training.training_parts(splits, chosen)["validation"].rows
+    rows = training.training_parts(splits)["validation"].rows
     logits = training.hardened_logits(classifier, cache, rows, chosen)
     labels = np.tile(splits["label"].to_numpy()[rows] == "PNEUMONIA", 3)
     _, history = training.train_stage(classifier, "fine_tuning", cache, splits, chosen, tmp_path)
@@ -488,7 +491,7 @@ def test_the_seed_fixes_what_comes_next():
 
 
 def test_a_teacher_moves_the_targets_half_way(cache, splits):
-    chosen, train = settings(), training.training_parts(splits, settings())["train"]
+    chosen, train = settings(), training.training_parts(splits)["train"]
     teacher = images_network()
     data = training.training_batches(cache, *train, chosen, 1)
     for (pixels, targets, weights), (same, moved, kept) in zip(
@@ -589,7 +592,7 @@ def test_training_in_16_bits_learns_and_its_model_computes_in_float32(
 ):
     monkeypatch.setattr(training.stages, "precision", lambda chosen: policy)
     classifier, chosen, seen = images_network(), settings(cached_views=views), []
-    figures = training.validation_figures(classifier, cache, splits, chosen)
+    figures = training.validation_figures(classifier, cache, splits)
     compiled = training.compile_model
 
     def watched(network, *rest):
@@ -602,7 +605,7 @@ def test_training_in_16_bits_learns_and_its_model_computes_in_float32(
         classifier, _ = training.train_stage(classifier, stage, cache, splits, chosen, tmp_path)
     scaled = "LossScaleOptimizer" if policy == "mixed_float16" else "Adam"
     assert seen[-1] == (policy.removeprefix("mixed_"), "float32", "float32", scaled)
-    assert training.validation_figures(classifier, cache, splits, chosen)["val_loss"] < figures["val_loss"]
+    assert training.validation_figures(classifier, cache, splits)["val_loss"] < figures["val_loss"]
     model.save(classifier, tmp_path, {})
     loaded, _ = model.load(tmp_path)
     assert {layer.compute_dtype for layer in (*classifier.layers, *loaded.layers)} == {"float32"}

@@ -1,0 +1,73 @@
+"""Profiles and recipes: settings that go together."""
+
+from __future__ import annotations
+
+# What a recipe sets, below the profile and what is named by hand.
+RECIPES: dict[str, dict] = {
+    "classic": {"head_epochs": 10},
+    # Linear probing, then all layers (Kumar et al. 2022, ICLR); augmentation that blurs what gives the source away;
+    # weights averaged over steps at a rate that does not fall (Izmailov et al. 2018; under a shift, Cha et al. 2021).
+    "full": {
+        "backbone": "Xception",
+        "image_size": 224,
+        "label_smoothing": 0.05,
+        "rotation": 15.0,
+        "zoom": 0.25,
+        "shear": 6.0,
+        "translation": 0.1,
+        "brightness": 0.15,
+        "contrast": 0.3,
+        "mirror": True,
+        "gamma": 0.35,
+        "sharpness": 0.8,
+        "noise": 0.04,
+        "frame": 0.15,  # what shows around the chest must not decide
+        "cached_views": 1,
+        "head_epochs": 10,
+        "batch_size": 16,
+        "unfrozen_layers": -1,
+        "fine_tuning_epochs": 10,
+        "fine_tuning_rate": 1e-4,
+        "rate_schedule": "warm-up",
+        "weight_average": 0.997,  # the last 300 steps or so, about an epoch
+        "weight_decay": 1e-4,
+        "patience": 5,
+        "validation_views": 3,
+    },
+}
+_PHANTOM_RECIPE = {
+    "backbone": "SmallCNN",
+    "weights": "phantoms",
+    "dense_units": 64,
+    "image_size": 96,
+    "validation_fraction": 0.2,
+    "fine_tuning_rate": 5e-5,
+    "resamples": 500,
+}
+PROFILES: dict[str, dict] = {
+    "demo": _PHANTOM_RECIPE
+    | {
+        "phantoms": 600,
+        "pretraining_phantoms": 1500,
+        "pretraining_epochs": 15,
+        "cached_views": 12,
+        "head_epochs": 40,
+        "head_rate": 3e-3,
+        "fine_tuning_epochs": 24,
+        "patience": 8,
+    },
+    "smoke": _PHANTOM_RECIPE
+    | {
+        "phantoms": 60,
+        "image_size": 64,
+        "pretraining_phantoms": 64,
+        "pretraining_epochs": 1,
+        "cached_views": 2,
+        "head_epochs": 2,
+        "fine_tuning_epochs": 2,
+        "resamples": 50,
+        "explained": 2,
+        "localised": 20,
+    },
+    "chest_xray": {"recipe": "full", "deterministic": False, "mixed_precision": True},
+}

@@ -1,0 +1,85 @@
+"""What the page starts from: a model, samples to try it on, and the thumbnails they are chosen by."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+
+from helpers import config, dataset, images, phantom
+from helpers.config import InputError, Settings
+from helpers.page.viewer import png, reduced
+
+PHANTOM = "phantom "  # how the title of a drawn sample begins
+
+
+def find_model(settings: Settings, run: Path) -> Path:
+    """The model folder to use: the setting `model`, else the run's own, else data/pretrained. InputError: none.
+
+    The page has no run and no parameters: there the environment variable PNEUMONIA_MODEL comes before the run's own.
+    """
+    named = settings.model or os.environ.get("PNEUMONIA_MODEL", "")
+    folders = [Path(named)] if named else [run / "model", config.PRETRAINED]
+    for folder in folders:
+        if (folder / "model.json").is_file():
+            return folder
+    raise InputError(f"there is no model in {' or '.join(map(str, folders))}: run the notebooks 01 to 05 first.")
+
+
+def find_samples(settings: Settings, count: int = 4) -> dict[str, Path | bytes]:
+    """Up to `count` readable images of each class, evenly picked: title -> file. Of test, where the dataset has one.
+
+    Where there is no dataset: as many phantoms, drawn now: title -> PNG bytes. The page has no parameters: there the
+    environment variable PNEUMONIA_DATA names the dataset.
+    """
+    if named := os.environ.get("PNEUMONIA_DATA"):
+        settings = config.make_settings("chest_xray", {"data": named})
+    if not any(config.dataset_folder(settings).glob("*")):
+        return _drawn_samples(count)
+    root = dataset.find_root(settings)
+    listed = sorted(dataset.image_files(root))
+    listed = [row for row in listed if row[1] == "test"] or listed
+    samples: dict[str, Path | bytes] = {}
+    drawn = PHANTOM if (root / phantom.RECIPE).is_file() else ""
+    for label in config.LABELS:
+        files = [root / path for path, _, of in listed if of == label]
+        parts = np.array_split(np.arange(len(files)), min(count, len(files)) or 1)
+        found = [next((files[i] for i in part if _readable(files[i])), None) for part in parts]
+        for number, file in enumerate(filter(None, found), start=1):
+            subtype = dataset.parse_name(file.name)[2]
+            samples[f"{drawn}{label} {subtype} {number}".replace("  ", " ")] = file
+    return samples
+
+
+def _drawn_samples(count: int) -> dict[str, Path | bytes]:
+    samples: dict[str, Path | bytes] = {}
+    for label, findings in (("NORMAL", ["normal"]), ("PNEUMONIA", ["bacteria", "virus"])):
+        for number in range(count):
+            finding = findings[number % len(findings)]
+            film, _ = phantom.draw(np.random.default_rng([7, number, len(findings)]), finding)
+            title = f"{PHANTOM}{label} {finding if finding != 'normal' else ''} {number + 1}"
+            samples[title.replace("  ", " ")] = png(film)
+    return samples
+
+
+def _readable(file: Path) -> bool:
+    try:
+        images.read_image(file)
+    except InputError:
+        return False
+    return True
+
+
+class Gallery(anywidget.AnyWidget):
+    """Thumbnails of the samples; the number of one that is chosen is handed to `on_choice`."""
+
+    _esm = Path(__file__).with_name("gallery.js")
+    thumbnails = traitlets.List(traitlets.Bytes()).tag(sync=True)  # PNG
+
+    def __init__(self, samples: list[Path | bytes], on_choice: Callable[[int], None]):
+        super().__init__(thumbnails=[png(reduced(images.read_image(source), 112)) for source in samples])
+        self.on_msg(lambda _, message, __: on_choice(int(message["sample"])))

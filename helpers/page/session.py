@@ -1,0 +1,67 @@
+"""The session of one person on the page: a row of text per image, as a table and as a CSV file."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+
+from helpers import predict, storage
+from helpers.page.answer import Answer, decision
+
+COLUMNS = (
+    "file", "probability", "decision", "threshold", "warnings", "error", "seconds", "age", "own label", "true label",
+)  # fmt: skip
+SEPARATORS = {"comma, 0.5": (",", "."), "semicolon, 0,5": (";", ","), "tab, 0.5": ("\t", ".")}
+_NUMBERS = ("probability", "threshold", "seconds", "age")
+
+
+def rows(answers: list[Answer], card: dict, threshold: float) -> list[dict[str, str]]:
+    """A row of text per answer, with COLUMNS, decided at `threshold`."""
+    table = []
+    for answer in answers:
+        row = dict.fromkeys(COLUMNS, "") | {"file": answer.file, "error": answer.error}
+        if answer.prediction and not answer.hidden:
+            decided = decision(answer.prediction, card, threshold)
+            uncertain = [predict.UNCERTAIN] if decided == "uncertain" else []
+            row |= {
+                "probability": f"{answer.prediction.probability:.9g}",
+                "decision": decided,
+                "threshold": f"{threshold:.9g}",
+                "warnings": "; ".join([*answer.warnings(card), *uncertain]),
+                "seconds": f"{answer.seconds:.2f}",
+                "age": "" if answer.age is None else f"{answer.age:g}",
+                "own label": answer.reading,
+                "true label": answer.truth,
+            }
+        table.append(row)
+    return table
+
+
+def as_csv(table: list[dict[str, str]], separator: str) -> bytes:
+    """The rows as a spreadsheet opens them: with a byte order mark, and no cell that is a formula."""
+    delimiter, point = SEPARATORS[separator]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, delimiter=delimiter, lineterminator="\n")
+    writer.writeheader()
+    for row in table:
+        numbers = {name: row[name].replace(".", point) for name in _NUMBERS}
+        writer.writerow({name: storage.no_formula(value) for name, value in row.items()} | numbers)
+    return text.getvalue().encode("utf-8-sig", "backslashreplace")
+
+
+def as_html(table: list[dict[str, str]], separator: str) -> str:
+    """The rows as HTML, the last first, with a link to them as a CSV file."""
+    link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(as_csv(table, separator)).decode()
+    names = ("file", "probability", "decision", "own label", "true label", "remarks")
+    head = "".join(f"<th scope='col'>{name}</th>" for name in names)
+    body = ""
+    for row in table[::-1]:
+        probability = f"{float(row['probability']):.3f}" if row["probability"] else ""
+        shown = row | {"probability": probability, "remarks": row["error"] or row["warnings"]}
+        body += f"<tr>{''.join(f'<td>{html.escape(shown[name])}</td>' for name in names)}</tr>"
+    return (
+        f"<div class='xray xray-table'><h2>This session</h2><table><tr>{head}</tr>{body}</table>"
+        f'<p><a download="predictions.csv" href="{link}">Download as CSV</a></p></div>'
+    )

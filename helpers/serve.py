@@ -1,8 +1,0 @@
-"""The command `python -m helpers.serve`."""
-
-import sys
-
-from helpers.page.serve import main
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,110 @@
+"""No stale result: whatever setting changes, each stage runs again, or its result is the same bytes as anew."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import config, model, training
+from helpers.config import FIELDS, Settings, make_settings
+from helpers.run import state
+from tests.run.test_contracts import result
+
+BASE = {"image_size": 32, "weights": "none", "dense_units": 8, "batch_size": 8, "head_epochs": 1, "head_rate": 0.03}
+BASE |= {"fine_tuning_epochs": 1, "fine_tuning_rate": 0.01, "unfrozen_layers": 3, "validation_views": 1}
+MORE_EPOCHS = {"head": "head_epochs", "fine_tuning": "fine_tuning_epochs"}  # with more, `fit` goes on: tested there
+ELSEWHERE = {"data": "elsewhere", "model": "m", "teacher": "t", "weights": "imagenet", "threshold_policy": "youden"}
+
+
+def another(settings: Settings, name: str) -> object:
+    """A possible value of the setting `name` that is not the one of `settings`."""
+    value, meta = getattr(settings, name), FIELDS[name].metadata
+    choices = tuple(config.PROFILES) if name == "profile" else meta["choices"]
+    if name in ELSEWHERE:
+        return ELSEWHERE[name]
+    if choices:
+        return next(choice for choice in choices if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1 if value < meta["high"] else value - 1
+    return (value + meta["high"]) / 2 if value < meta["high"] else meta["low"]
+
+
+@pytest.mark.parametrize("cached_views", [0, 2])
+def test_a_setting_that_is_in_no_key_changes_nothing_in_training(tmp_path, cached_views):
+    settings = make_settings("smoke", BASE | {"cached_views": cached_views})
+    images = np.random.default_rng(0).integers(0, 256, (24, 32, 32), dtype=np.uint8)
+    sides, labels = ["train"] * 16 + ["validation"] * 8, ["NORMAL", "PNEUMONIA"] * 12
+    splits = pd.DataFrame({"path": [f"{i:02d}.png" for i in range(24)], "split": sides, "label": labels})
+
+    def trained(stage: str, chosen: Settings, start: Path | None, name: str) -> list[np.ndarray]:
+        keras.utils.set_random_seed(0)
+        classifier = model.add_head(model.build_backbone(settings), settings)
+        if start:
+            classifier.load_weights(start)
+        best, history = training.train_stage(classifier, stage, images, splits, chosen, tmp_path / name)
+        classifier.save_weights(tmp_path / f"{name}.weights.h5")
+        return [*best.get_weights(), history[["val_loss", "val_auc"]].to_numpy()]
+
+    for stage, start in (("head", None), ("fine_tuning", tmp_path / "head.weights.h5")):
+        key = training.stage_key(stage, images, splits, settings)
+        changed = {}
+        for name in FIELDS:
+            value = another(settings, name)
+            if name == "teacher" and (stage == "fine_tuning" or cached_views):  # read by content; not with cached views
+                continue
+            if training.stage_key(stage, images, splits, replace(settings, **{name: value})) == key:
+                changed[name] = value
+        assert {"threshold_policy", "resamples", "explained", MORE_EPOCHS[stage]} <= changed.keys()
+        del changed[MORE_EPOCHS[stage]]
+        before = trained(stage, settings, start, stage)
+        after = trained(stage, replace(settings, **changed), start, f"{stage} anew")
+        assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True)), list(changed)
+
+
+@pytest.mark.parametrize("stem", ["01_eda", "02_preprocessing", "03_training", "04_fine_tuning", "05_evaluation"])
+def test_settings_of_later_notebooks_change_no_file_of_a_notebook(smoke, stem):
+    settings = make_settings("smoke")
+    later = {name for name, field in FIELDS.items() if field.metadata["notebook"] > stem[:2]}
+    later -= {"recipe", "model"}  # names of what is set here one by one; and another run than one with a training
+    changed = {name: another(settings, name) for name in sorted(later)}
+    changed |= {"backbone": "SmallCNN"} if "backbone" in later else {}  # others would have to be downloaded
+    changed |= {"weights": "none"} if "weights" in later else {}
+    changed |= {"unfrozen_layers": -1, "teacher": f"reports/{smoke.name}/model"} if "teacher" in later else {}
+    folder = smoke.clone.reports / "later"
+    shutil.copytree(smoke.folder, folder)
+    shutil.rmtree(folder / "training")
+    try:
+        for name in state.WRITES[stem[:2]]:
+            if name != "model/model.json":  # 05 adds to what 04 wrote
+                (folder / name).unlink()
+        words = [f"{name}={value}" for name, value in changed.items()]
+        done = smoke.clone.python("helpers.run", "--name", "later", "--only", stem[:2], "--set", *words)
+        assert done.returncode == 0, done.stderr
+        for name in state.WRITES[stem[:2]]:
+            if (name, stem) != ("model/model.json", "04_fine_tuning"):  # 05 has completed that of the first run
+                assert result(folder / name) == result(smoke.folder / name), (name, changed)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_every_notebook_runs_again_for_the_settings_it_reads(smoke):
+    notebooks = sorted(smoke.clone.notebooks.glob("0*.ipynb"))
+    entries, before = smoke.clone.record(smoke.name)["notebooks"], make_settings("smoke")
+
+    def keys(settings: Settings) -> list[str]:
+        found = state.inputs(notebooks, settings, smoke.folder, "", entries)
+        return [found[notebook.stem]["key"] for notebook in notebooks]
+
+    for name, field in FIELDS.items():
+        now = keys(replace(before, **{name: another(before, name)}))
+        again = [a.stem[:2] for a, one, other in zip(notebooks, keys(before), now, strict=True) if one != other]
+        wanted = [notebook.stem[:2] for notebook in notebooks if notebook.stem[:2] >= field.metadata["notebook"]]
+        assert again == (["01"] if name == "data" else wanted), name  # a dataset counts by what 01 finds in it
