@@ -47,7 +47,7 @@ def near_duplicates(scanned: Scan, above: float = NEAR_DUPLICATE) -> pd.DataFram
     paths, digests = (scanned.manifest[column].to_numpy() for column in ("path", "sha256"))
     flat = scanned.thumbnails.reshape(len(paths), -1)
     varied = np.flatnonzero(flat.max(axis=1) > flat.min(axis=1))  # uniform images resemble nothing
-    found = set()
+    found: set[tuple[str, str, float]] = set()
     for a, b in _candidates(flat, varied, np.sqrt(2 - 2 * above)):
         correlation = _correlation(flat[a], flat[b])
         keep = (correlation > above) & (digests[a] != digests[b])
@@ -228,7 +228,7 @@ def number_series(manifest: pd.DataFrame) -> pd.DataFrame:
             "side": np.where(named["split"] == "test", "test", "train"),
         }
     ).drop_duplicates()
-    rows = {}
+    rows: dict[str, dict[str, str | int]] = {}
     for name, part in numbers.groupby("series"):
         held = {side: part.loc[part["side"] == side, "number"] for side in ("train", "test")}
         rows[name] = {side: f"{some.min()} to {some.max()}" if len(some) else "–" for side, some in held.items()}

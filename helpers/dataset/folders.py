@@ -107,7 +107,8 @@ def survey(root: Path) -> Survey:
                 unused += _walk(path, _why_not_folder(name) or _OUTSIDE)
     else:
         parts, unused = {top: "test"}, []
-    taken, others = [], {}
+    taken: list[tuple[str, str, str]] = []
+    others: dict[str, list[str]] = {}
     for part, split in parts.items():
         folders, files = _inside(part)
         place = f"in {split}, but neither in NORMAL nor in PNEUMONIA"
