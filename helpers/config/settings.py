@@ -22,7 +22,7 @@ SUFFIXES = (
 WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
 FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (
-    "ResNet50", "DenseNet121", "EfficientNetV2B0", "MobileNetV3Large", "Xception", "XceptionShort", "SmallCNN",
+    "ResNet50", "DenseNet121", "EfficientNetV2B0", "EfficientNetLite0", "MobileNetV3Large", "Xception", "XceptionShort", "SmallCNN",
 )  # fmt: skip
 
 
