@@ -12,7 +12,7 @@ import pandas as pd
 from keras import layers
 
 from helpers.config import InputError, Settings
-from helpers.efficientnet_lite import efficientnet_lite0
+from helpers.model.efficientnet_lite import efficientnet_lite0
 
 _IMAGENET_MEAN, _IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 _HEAD = ("pooling", "dense", "dropout", "logit", "probability")

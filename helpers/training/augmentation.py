@@ -69,7 +69,9 @@ def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) 
         x, y = x + a * left + b * top, y + c * left + d * top
         a, b, c, d = a * wide, b * high, c * wide, d * high
 
-    def half(limit: float) -> np.ndarray:  # nothing is drawn for what is not asked for: runs without it stay as they were
+    def half(
+        limit: float,
+    ) -> np.ndarray:  # nothing is drawn for what is not asked for: runs without it stay as they were
         return limit * rng.random(count) * (rng.random(count) < 0.5) if limit else np.zeros(count)
 
     equalised, small, worse = (half(s) for s in (settings.equalisation, settings.downscaling, settings.compression))

@@ -125,6 +125,8 @@ def read_torch_weights(file: Path) -> dict[str, np.ndarray]:
         first, last = offset, offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         if min(first, *strides, 0) < 0 or last >= len(stored[key]):
             raise pickle.UnpicklingError(f"{file} is damaged: {name} lies outside its storage")
-        places = first + sum(np.ix_(*(np.arange(n) * step for n, step in zip(shape, strides, strict=True))), np.int64(0))
+        places = first + sum(
+            np.ix_(*(np.arange(n) * step for n, step in zip(shape, strides, strict=True))), np.int64(0)
+        )
         found[name] = stored[key][places]
     return found
