@@ -22,7 +22,8 @@ SUFFIXES = (
 WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
 FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (
-    "ResNet50", "DenseNet121", "EfficientNetV2B0", "EfficientNetLite0", "MobileNetV3Large", "Xception", "XceptionShort", "SmallCNN",
+    "ResNet50", "DenseNet121", "EfficientNetV2B0", "EfficientNetLite0", "MobileNetV3Large", "Xception", "XceptionShort",
+    "SmallCNN",
 )  # fmt: skip
 
 
@@ -88,9 +89,12 @@ class Settings:
         1.0, "02", "augmentation: smallest part of the image that a crop at a random place leaves, by area", 0.02, 1.0
     )
     equalisation: float = _setting(
-        0.0, "02", "augmentation: strongest histogram equalisation (1: full) of half of the images, half of them in tiles",
-        0.0, 1.0,
-    )  # fmt: skip
+        0.0,
+        "02",
+        "augmentation: strongest histogram equalisation of half of the images, some in tiles (CLAHE)",
+        0.0,
+        1.0,
+    )
     compression: float = _setting(
         0.0, "02", "augmentation: strongest JPEG compression of half of the images; 1: down to a quality of 5", 0.0, 1.0
     )

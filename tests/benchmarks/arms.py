@@ -42,8 +42,9 @@ def prepare(root: Path, folder: Path, size: int, most: int) -> pd.DataFrame:
         normal = splits["label"] == "NORMAL"
         left_out = splits["path"].str.contains("/IM-")
         splits.loc[normal, "split"] = np.where(left_out[normal], "validation", "train")
-        order = splits.sample(frac=1, random_state=1).groupby(["split", "label"]).cumcount()
-        drawn = splits[order < np.where(splits["split"] == "train", most, most // 2)]
+        shuffled = splits.sample(frac=1, random_state=1)
+        order = shuffled.groupby(["split", "label"]).cumcount()
+        drawn = shuffled[order < np.where(shuffled["split"] == "train", most, most // 2)]
         dataset.write_table(drawn, folder / "splits.csv")
         drawn = dataset.read_table(folder / "splits.csv", "02_preprocessing")
         images.build_cache(root, list(drawn["path"]), size, folder / "images.npy")
@@ -89,7 +90,7 @@ def main() -> None:
         if not (folder / "figures.json").exists():
             training.set_up(settings)
             classifier = model.add_head(model.build_backbone(settings), settings)
-            classifier, head = training.train_stage(classifier, "head", pixels, splits, settings, folder)
+            classifier, _ = training.train_stage(classifier, "head", pixels, splits, settings, folder)
             classifier, history = training.train_stage(classifier, "fine_tuning", pixels, splits, settings, folder)
             rows = np.flatnonzero(splits["split"] == "validation")
             figures = judge(classifier, np.asarray(pixels[rows]), (splits["label"] == "PNEUMONIA").to_numpy()[rows])
