@@ -91,7 +91,7 @@ class Settings:
     equalisation: float = _setting(
         0.0,
         "02",
-        "augmentation: strongest histogram equalisation of half of the images, some in tiles (CLAHE)",
+        "augmentation: strongest histogram equalisation of half of the images, some in tiles",
         0.0,
         1.0,
     )

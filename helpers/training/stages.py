@@ -117,8 +117,8 @@ def hardened_batches(images: np.ndarray, rows: np.ndarray, settings: Settings) -
     """Batches of `rows` as they are, then under each of `validation_views` draws of the training augmentation.
 
     View after view, each in the order of `rows`. Images of another collection differ from validation as augmented ones
-    do: in sharpness, greys, noise and geometry. Training may learn from crops that miss the opacity; these leave at least
-    LEAST_CROP of an image.
+    do: in sharpness, greys, noise and geometry. Training may learn from crops that miss the opacity; these leave at
+    least LEAST_CROP of an image.
     """
     settings = replace(settings, crop_area=max(settings.crop_area, LEAST_CROP))
     data = augmentation.viewed_batches(images, rows)
