@@ -1,7 +1,7 @@
 """Augmentation, input pipeline, cached features, resumable fit, and the two stages of training."""
 
 from helpers.training.augmentation import Augmentation, augment, draw_augmentation, draw_frames, reframe
-from helpers.training.augmentation import sample_weights, swap_edges, training_batches, viewed_batches
+from helpers.training.augmentation import equalise, sample_weights, swap_edges, training_batches, viewed_batches
 from helpers.training.features import cached_batches, tail
 from helpers.training.resumable import Validate, fit, seed_draws
 from helpers.training.stages import binary_validation, compile_model, fine_tuning_rate, hardened_logits, linear_probe
