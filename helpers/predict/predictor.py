@@ -36,7 +36,8 @@ class Predictor:
 
     def __init__(self, classifier: keras.Model, card: dict, door: model.guard.Guard | None = None):
         self.classifier, self.card, self.guard = classifier, card, door
-        self._logits = model.logit_model(classifier)
+        outputs = [classifier.get_layer(name).output for name in ("logit", "pooling")]
+        self._network = keras.Model(classifier.inputs[0], outputs)
         self.size = int(classifier.input_shape[1])
         self.threshold = float(card["threshold"])
 
@@ -51,9 +52,13 @@ class Predictor:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Calibrated P(pneumonia), float64 (n,), of pixels (n, size, size), 0-255."""
-        logits = self._logits(keras.ops.convert_to_tensor(pixels[..., None], "float32"), training=False)
-        exact = keras.ops.convert_to_numpy(logits)[:, 0].astype(np.float64)
-        return evaluation.calibrate(exact, self.card["calibration"])
+        return self._see(pixels)[0]
+
+    def _see(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What `probabilities` gives, and the model's pooled features, float32 (n, d)."""
+        seen = self._network(keras.ops.convert_to_tensor(pixels[..., None], "float32"), training=False)
+        logits, features = map(keras.ops.convert_to_numpy, seen)
+        return evaluation.calibrate(logits[:, 0].astype(np.float64), self.card["calibration"]), features
 
     def predict(self, source: str | Path | bytes) -> Prediction:
         """Predict one image from a path or its bytes; InputError where it cannot be read."""
@@ -63,8 +68,9 @@ class Predictor:
         """Predict what `images.read` returned, as one batch."""
         decoded = list(decoded)
         pixels = np.stack([images.resize(one.pixels, self.size) for one in decoded])
-        strange, inverted = self.guard.judge(pixels) if self.guard else np.zeros((2, len(pixels)), bool)
-        parts = zip(decoded, pixels, strange, inverted, self.probabilities(pixels), strict=True)
+        probabilities, features = self._see(pixels)
+        strange, inverted = self.guard.judge(pixels, features) if self.guard else np.zeros((2, len(pixels)), bool)
+        parts = zip(decoded, pixels, strange, inverted, probabilities, strict=True)
         for one, seen, odd, turned, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
             found = [*self._notes(one), *doubts(one.pixels)]

@@ -234,7 +234,7 @@ def test_compression_and_scaling_down_lose_detail_but_no_brightness():
         augmentation = draw(1)._replace(**{name: np.array(value, np.int32) for name, value in change.items()})
         after = changed(pixels, augmentation, **asked)
         assert after.shape == pixels.shape
-        assert after.std() < 0.8 * pixels.std()
+        assert np.abs(after - pixels).mean() > 10
         assert abs(after.mean() - pixels.mean()) < 10
         same = changed(pixels, draw(1), **asked)
         np.testing.assert_allclose(same, pixels, atol=1e-3)
