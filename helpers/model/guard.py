@@ -23,7 +23,7 @@ from helpers import storage
 FILE = "guard.npz"
 FALSE_ALARMS = 0.01
 _SIDE, _COMPONENTS = 32, 40
-_MOST = 2000  # training images that are learnt from: more of them cost memory and change little
+MOST = 2000  # training images that are learnt from: more of them cost memory and change little
 
 
 class Space(NamedTuple):
@@ -110,7 +110,7 @@ def fit(
 
     With features (float32 (n, d), of `feature_model`), each of the two limits lets 99.5% pass.
     """
-    step = -(-len(train) // _MOST)
+    step = -(-len(train) // MOST)
     allowed = FALSE_ALARMS / (1 if train_features is None else 2)
     held_out = thumbnails(validation) if len(validation) else np.empty((0, _SIDE**2))
     space = _fit(thumbnails(train[::step]), held_out, allowed)

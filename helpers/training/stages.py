@@ -135,6 +135,21 @@ def hardened_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarra
     return logits[:, 0].astype(np.float64)
 
 
+def fit_guard(
+    classifier: keras.Model, images: np.ndarray, train: np.ndarray, validation: np.ndarray, settings: Settings
+) -> model.guard.Guard:
+    """The out-of-distribution check of `classifier`, learnt from the rows `train` of the image cache.
+
+    Its limits let 99% of the rows `validation` pass, as they are and under the views of `hardened_batches` together: a
+    frame or a tone that the model was trained for is no reason to warn.
+    """
+    network, rows = model.guard.feature_model(classifier), train[:: -(-len(train) // model.guard.MOST)]
+    held_out = hardened_batches(images, validation, settings)
+    films = [film.astype(np.uint8) for batch in held_out.as_numpy_iterator() for film in batch[..., 0]]
+    features = predict_rows(network, images, rows), network.predict(held_out, verbose=0)
+    return model.guard.fit([images[row] for row in rows], films, *features)
+
+
 def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, weights: np.ndarray) -> Validate:
     """Figures of a binary classifier on what `data()` gives: val_loss and val_auc.
 
