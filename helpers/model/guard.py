@@ -22,6 +22,7 @@ from helpers import storage
 
 FILE = "guard.npz"
 FALSE_ALARMS = 0.01
+USUAL = 0.95  # of training images have a usual frame
 _SIDE, _COMPONENTS = 32, 40
 MOST = 2000  # training images that are learnt from: more of them cost memory and change little
 
@@ -70,6 +71,7 @@ class Guard(NamedTuple):
 
     thumbnails: Space
     features: Space | None = None
+    usual: np.ndarray = np.float32(np.inf)  # thumbnails' score below which an image is framed as training images are
 
     def judge(self, pixels: Sequence[np.ndarray], features: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """bool (n,) twice: which of `pixels` are out of distribution, and which are upside down.
@@ -86,6 +88,10 @@ class Guard(NamedTuple):
         if self.features and features is not None:
             out |= self.features.outside(self.features.distances(features))
         return out, upside_down
+
+    def unusual_frames(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """bool (n,): whose thumbnails are unlike most training images', as they are where a film is cut or tilted."""
+        return self.thumbnails.scores(self.thumbnails.distances(thumbnails(pixels))) > self.usual
 
 
 def thumbnails(pixels: Sequence[np.ndarray]) -> np.ndarray:
@@ -110,18 +116,19 @@ def fit(
 
     With features (float32 (n, d), of `feature_model`), each of the two limits lets 99.5% pass.
     """
-    step = -(-len(train) // MOST)
+    small = thumbnails(train[:: -(-len(train) // MOST)])
     allowed = FALSE_ALARMS / (1 if train_features is None else 2)
     held_out = thumbnails(validation) if len(validation) else np.empty((0, _SIDE**2))
-    space = _fit(thumbnails(train[::step]), held_out, allowed)
+    space = _fit(small, held_out, allowed)
+    usual = np.float32(np.quantile(space.scores(space.distances(small)), USUAL))
     if train_features is None:
-        return Guard(space)
-    return Guard(space, _fit(train_features[::step].astype(np.float64), validation_features, allowed))
+        return Guard(space, None, usual)
+    return Guard(space, _fit(train_features.astype(np.float64), validation_features, allowed), usual)
 
 
 def save(guard: Guard, folder: Path) -> None:
     """Write `folder`/guard.npz, aside and renamed."""
-    aside, arrays = folder / "guard.part", guard.thumbnails._asdict()
+    aside, arrays = folder / "guard.part", guard.thumbnails._asdict() | {"usual": guard.usual}
     if guard.features:
         arrays |= {f"features_{name}": value for name, value in guard.features._asdict().items()}
     with aside.open("wb") as file:
@@ -133,4 +140,5 @@ def load(folder: Path) -> Guard:
     """The check of a model folder; the caller has compared the checksum. Older ones know no features."""
     with np.load(folder / FILE, allow_pickle=False) as stored:
         spaces = (Space(*(stored[prefix + name] for name in Space._fields)) for prefix in ("", "features_"))
-        return Guard(next(spaces), next(spaces) if "features_mean" in stored else None)
+        guard = Guard(next(spaces), next(spaces) if "features_mean" in stored else None)
+        return guard._replace(usual=stored["usual"]) if "usual" in stored else guard

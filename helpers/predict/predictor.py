@@ -13,7 +13,9 @@ from helpers import evaluation, explain, images, model
 from helpers.config import InputError
 
 UNCERTAIN = "uncertain: needs a reader"
+FRAMING = "depends on how the image is framed: needs a reader"
 UPSIDE_DOWN = "seems to be upside down: do not trust the number, turn the image and try again"
+FRAMES = (0.06, -0.06)  # tighter and wider, share of the size at each side
 STRANGE = "does not look like what the model was made for ({}): do not trust the number"
 ALMOST_UNIFORM = "almost uniform image"
 
@@ -70,17 +72,18 @@ class Predictor:
         pixels = np.stack([images.resize(one.pixels, self.size) for one in decoded])
         probabilities, features = self._see(pixels)
         strange, inverted = self.guard.judge(pixels, features) if self.guard else np.zeros((2, len(pixels)), bool)
-        parts = zip(decoded, pixels, strange, inverted, probabilities, strict=True)
-        for one, seen, odd, turned, probability in parts:
+        framing = self._frame_decides([one.pixels for one in decoded], pixels, probabilities) & ~strange
+        parts = zip(decoded, pixels, strange, inverted, framing, probabilities, strict=True)
+        for one, seen, odd, turned, parting, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
             found = [*self._notes(one), *doubts(one.pixels)]
             uniform = ALMOST_UNIFORM in found
             uncertain = self.uncertain(probability) or uniform
             if odd:
                 found.insert(0, UPSIDE_DOWN if turned else STRANGE.format(made_for(self.card)))
-            if uncertain:
-                found.append(UNCERTAIN)
-            stranger = bool(odd) or uniform
+            if uncertain or parting:
+                found.append(FRAMING if parting else UNCERTAIN)
+            stranger, uncertain = bool(odd) or uniform, bool(uncertain or parting)
             yield Prediction(float(probability), label, self.threshold, stranger, uncertain, tuple(found), seen)
 
     def _notes(self, one: images.Decoded) -> Iterator[str]:
@@ -88,6 +91,15 @@ class Predictor:
         yield from (note for note in one.notes if note != images.NOT_A_CHILD)
         if warning := age_warning(self.card, one.age):
             yield warning
+
+    def _frame_decides(self, decoded: list[np.ndarray], pixels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """bool (n,): whose label is another one in another frame, of those whose frame is unlike most in training."""
+        found = np.zeros(len(pixels), bool)
+        rows = np.flatnonzero(self.guard.unusual_frames(pixels)) if self.guard else []
+        for share in FRAMES if len(rows) else ():
+            other = np.stack([images.resize(reframed(decoded[row], share), self.size) for row in rows])
+            found[rows] |= (self.probabilities(other) >= self.threshold) != (probabilities[rows] >= self.threshold)
+        return found
 
     def uncertain(self, probability: float) -> bool:
         """Whether `probability` lies in the band that model.json names, from low to high."""
@@ -97,6 +109,14 @@ class Predictor:
     def heatmap(self, prediction: Prediction, method: str = "Grad-CAM") -> np.ndarray:
         """float32 (size, size), 0-1: what spoke for pneumonia. `method` is a key of explain.METHODS."""
         return explain.heatmaps(self.classifier, prediction.pixels[None], method)[0]
+
+
+def reframed(image: np.ndarray, share: float) -> np.ndarray:
+    """uint8 (height, width) without `share` of its height and width at each side; below 0, with as much black more."""
+    rows, columns = (round(abs(share) * length) for length in image.shape)
+    if share < 0:
+        return np.pad(image, ((rows, rows), (columns, columns)))
+    return image[rows : image.shape[0] - rows, columns : image.shape[1] - columns]
 
 
 def made_for(card: dict) -> str:

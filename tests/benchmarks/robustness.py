@@ -20,13 +20,7 @@ from tqdm import tqdm
 
 from helpers import config, dataset, evaluation, images
 from helpers.config import InputError
-from helpers.predict import Prediction, Predictor
-
-
-def cropped(image: np.ndarray, share: float) -> np.ndarray:
-    """uint8 (height, width) without `share` of its height and width at each side."""
-    height, width = (round(share * length) for length in image.shape)
-    return image[height : image.shape[0] - height, width : image.shape[1] - width]
+from helpers.predict import Prediction, Predictor, reframed
 
 
 def tilted(image: np.ndarray, degrees: float) -> np.ndarray:
@@ -41,9 +35,9 @@ def equalised(image: np.ndarray) -> np.ndarray:
 
 VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "plain": lambda image: image,
-    "cropped by 5%": lambda image: cropped(image, 0.05),
-    "cropped by 8%": lambda image: cropped(image, 0.08),
-    "cropped by 12%": lambda image: cropped(image, 0.12),
+    "cropped by 5%": lambda image: reframed(image, 0.05),
+    "cropped by 8%": lambda image: reframed(image, 0.08),
+    "cropped by 12%": lambda image: reframed(image, 0.12),
     "tilted by 8 degrees": lambda image: tilted(image, 8),
     "equalised": equalised,
 }
