@@ -55,7 +55,7 @@ class Space(NamedTuple):
 
 
 def _fit(train: np.ndarray, validation: np.ndarray, false_alarms: float) -> Space:
-    pca = PCA(min(_COMPONENTS, len(train) // 2), svd_solver="covariance_eigh").fit(train)
+    pca = PCA(min(_COMPONENTS, len(train) // 2, train.shape[1]), svd_solver="covariance_eigh").fit(train)
     parts = (part.astype(np.float32) for part in (pca.mean_, pca.components_, pca.explained_variance_ + 1e-6))
     space = Space(*parts, np.zeros(2), np.eye(2), np.float32(np.inf))
     distances = space.distances(train)

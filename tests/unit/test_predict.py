@@ -82,7 +82,8 @@ def test_exactly_at_the_threshold_is_positive(planted):
 def test_a_label_that_the_frame_decides_is_no_sure_answer(planted, usual, warned):
     films = [planted_film((2, 20), 64, seed) for seed in range(60)]
     card = {"threshold": 0.5, "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0}}
-    check = model.guard.fit(films, films)._replace(usual=usual)
+    seen = [images.resize(film, 32) for film in films]
+    check = model.guard.fit(seen, seen)._replace(usual=usual)
     frames = [images.resize(film, 32) for film in (films[0], predict.reframed(films[0], 0.06))]
     threshold = float(predict.Predictor(planted, card).probabilities(np.stack(frames)).mean())
     found = predict.Predictor(planted, card | {"threshold": threshold}, check).predict(png(films[0]))
