@@ -53,8 +53,8 @@ def predict_all(
         decoded = []
         for path in files[start : start + 16]:
             try:
-                pixels, notes = images.read(path)
-                decoded.append(images.Decoded(change(pixels), notes))
+                one = images.read(path)
+                decoded.append(one._replace(pixels=change(one.pixels)))
             except InputError:
                 decoded.append(None)
         readable = [one for one in decoded if one]
