@@ -108,6 +108,16 @@ def test_a_check_without_features_goes_by_thumbnails_alone(door, films):
     assert np.array_equal(door.judge(films[:9], np.full((9, 4), 1e9)), door.judge(films[:9]))
 
 
+def test_a_check_of_before_features_is_read_and_finds_no_frame_unusual(door, films, tmp_path):
+    with (tmp_path / model.guard.FILE).open("wb") as file:
+        np.savez(file, **door.thumbnails._asdict())  # as older model folders have it
+    older = model.guard.load(tmp_path)
+    assert older.features is None
+    assert np.array_equal(older.judge(films), door.judge(films))
+    assert not older.unusual_frames(films).any()
+    assert door.unusual_frames(films[:110]).mean() == pytest.approx(0.05, abs=0.02)
+
+
 @pytest.fixture
 def guarded(planted, planted_folder, door, tmp_path):
     folder = tmp_path / "guarded"
