@@ -22,7 +22,8 @@ SUFFIXES = (
 WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
 FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (
-    "ResNet50", "DenseNet121", "EfficientNetV2B0", "MobileNetV3Large", "Xception", "XceptionShort", "SmallCNN",
+    "ResNet50", "DenseNet121", "EfficientNetV2B0", "EfficientNetLite0", "MobileNetV3Large", "Xception", "XceptionShort",
+    "SmallCNN",
 )  # fmt: skip
 
 
@@ -87,6 +88,22 @@ class Settings:
     frame: float = _setting(
         0.0, "02", "augmentation, not of cached views: widest strip replaced at each edge, share of the size", 0.0, 0.45
     )
+    crop_area: float = _setting(
+        1.0, "02", "augmentation: smallest part of the image that a crop at a random place leaves, by area", 0.02, 1.0
+    )
+    equalisation: float = _setting(
+        0.0,
+        "02",
+        "augmentation: strongest histogram equalisation of half of the images, some in tiles",
+        0.0,
+        1.0,
+    )
+    compression: float = _setting(
+        0.0, "02", "augmentation: strongest JPEG compression of half of the images; 1: down to a quality of 5", 0.0, 1.0
+    )
+    downscaling: float = _setting(
+        0.0, "02", "augmentation: most scaling down (and up again) of half of the images, share of the size", 0.0, 0.9
+    )
     cached_views: int = _setting(
         2, "03", "augmented views per image whose frozen activations are computed once; 0: anew in every epoch", 0, 100
     )
@@ -134,7 +151,7 @@ _TYPES = typing.get_type_hints(Settings)
 FIELDS = {f.name: f for f in fields(Settings)}
 AUGMENTATIONS: tuple[str, ...]
 AUGMENTATIONS = ("rotation", "zoom", "shear", "translation", "brightness", "contrast", "mirror", "gamma", "sharpness")
-AUGMENTATIONS += ("noise", "frame")
+AUGMENTATIONS += ("noise", "frame", "crop_area", "equalisation", "compression", "downscaling")
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -78,6 +78,28 @@ def test_exactly_at_the_threshold_is_positive(planted):
         assert (found.label, found.probability) == (label, at)
 
 
+@pytest.mark.parametrize(("usual", "warned"), [(-1, True), (np.inf, False)])
+def test_a_label_that_the_frame_decides_is_no_sure_answer(planted, usual, warned):
+    films = [planted_film((2, 20), 64, seed) for seed in range(60)]
+    card = {"threshold": 0.5, "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0}}
+    seen = [images.resize(film, 32) for film in films]
+    check = model.guard.fit(seen, seen)._replace(usual=usual)
+    frames = [images.resize(film, 32) for film in (films[0], predict.reframed(films[0], 0.06))]
+    threshold = float(predict.Predictor(planted, card).probabilities(np.stack(frames)).mean())
+    found = predict.Predictor(planted, card | {"threshold": threshold}, check).predict(png(films[0]))
+    assert found.uncertain == warned
+    assert found.warnings == ((predict.FRAMING,) if warned else ())
+
+
+def test_reframed_cuts_or_adds_black_at_each_side():
+    film = planted_film(size=50)
+    assert np.array_equal(predict.reframed(film, 0.1), film[5:45, 5:45])
+    wider = predict.reframed(film, -0.1)
+    assert wider.shape == (60, 60)
+    assert np.array_equal(wider[5:55, 5:55], film)
+    assert not wider[:5].any()
+
+
 def test_an_unreadable_image_is_refused(predictor, tmp_path):
     with pytest.raises(InputError, match="the image"):
         predictor.predict(b"not an image")
