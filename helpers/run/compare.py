@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import config, evaluation, model, storage
+from helpers import config, evaluation, storage
 from helpers.config import InputError
 from helpers.evaluation import measure
 from helpers.run import provenance, report, state
@@ -111,7 +111,7 @@ def runs_table(folder: Path) -> pd.DataFrame:
         if test := storage.read_json(file).get("test"):
             values = {name: record["parameters"].get(name) for name in ("recipe", "backbone", "seed")}
             if saved:
-                backbone = model.read_card(folder / "model")["backbone"]
+                backbone = storage.read_json(folder / "model" / "model.json").get("backbone")
                 values = {"recipe": "saved model", "backbone": backbone, "seed": "–"}
             values["n"] = test["n"]
             for name in ("accuracy", "sensitivity", "specificity", "auc"):

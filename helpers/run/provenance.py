@@ -14,7 +14,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import keras
 import psutil
 
 from helpers import config, storage
@@ -114,6 +113,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def keras_settings() -> dict:
+    """What Keras computes in, by what it reads when it is imported; a file that is missing it writes itself."""
+    found = storage.read_json(Path(os.environ["KERAS_HOME"], "keras.json")) | {"backend": os.environ["KERAS_BACKEND"]}
+    return {name: found.get(name) for name in ("backend", "floatx", "image_data_format")}
+
+
 def machine() -> dict:
     """Platform, logical cores this process may use, and memory in bytes; nothing that names machine or user."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -123,8 +128,6 @@ def machine() -> dict:
 
 def provenance(name: str, settings: Settings, first: str) -> dict:
     """The part of run.json that says how to get the same numbers; `first` is the number of the first notebook."""
-    arithmetic = {"backend": keras.config.backend(), "float type": keras.config.floatx()}
-    arithmetic["data format"] = keras.config.image_data_format()
     return {
         "format": 1,
         "run": name,
@@ -135,7 +138,6 @@ def provenance(name: str, settings: Settings, first: str) -> dict:
         "git": git_state(),
         "lock": sha256(config.ROOT / "requirements" / "analysis.lock"),
         "versions": versions(),
-        "keras": arithmetic,
         "seeds": {"seed": settings.seed},
         "machine": machine() | {"python": sys.implementation.name},
     }

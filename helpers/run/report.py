@@ -96,7 +96,9 @@ def _exporter() -> HTMLExporter:
 def opening(notebook: nbformat.NotebookNode) -> tuple[str, str]:
     """Title (its h1) and purpose (its first paragraph) of a notebook, as plain text; "" where there is none."""
     prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    soup = BeautifulSoup(markdown2html(prose).replace("¶", ""), "html.parser")
+    soup = BeautifulSoup(markdown2html(prose), "html.parser")
+    for anchor in soup.select(".anchor-link"):
+        anchor.decompose()
     title, purpose = (" ".join(found.get_text().split()) if found else "" for found in (soup.h1, soup.p))
     return title, purpose
 

