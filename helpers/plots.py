@@ -9,7 +9,7 @@ import seaborn as sns
 from numpy.typing import ArrayLike
 from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
-from helpers import evaluation
+from helpers import dataset, evaluation
 
 COLOURS = {"NORMAL": "#3b76af", "PNEUMONIA": "#c2571a"}
 SPLIT_COLOURS = {"train": "#5b5b5b", "validation": "#2a9d8f", "test": "#8d4aa8"}
@@ -48,6 +48,28 @@ def class_counts(manifest: pd.DataFrame) -> None:
     axes.set(xlabel="images", ylabel="")
     axes.grid(axis="y", visible=False)
     axes.legend(title="", bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False)
+
+
+def patient_split(splits: pd.DataFrame) -> None:
+    """Each patient as a bar, as high as the number of images, in the order of the names; coloured by split.
+
+    `splits` is splits.csv, with a panel for each class and series of names.
+    """
+    named = splits["patient"] != splits["path"]
+    panel = (splits["label"] + " " + dataset.series_of(splits["patient"]).where(named, "")).str.strip()
+    number = splits["patient"].str.extract(r"(\d+)\D*$", expand=False).where(named, 0).astype(int)
+    keys = ["panel", "number", "patient", "split"]
+    patients = splits.assign(panel=panel, number=number).groupby(keys).size().rename("images").reset_index()
+    panels = list(patients.groupby("panel"))
+    figure, axes = plt.subplots(len(panels), 1, figsize=(10, 0.6 + 1.1 * len(panels)), squeeze=False, sharex=True)
+    for axis, (name, part) in zip(axes.flat, panels, strict=True):
+        for split, colour in SPLIT_COLOURS.items():
+            heights = part["images"].where(part["split"] == split, 0)
+            axis.stairs(heights, np.arange(len(part) + 1), fill=True, color=colour, label=split)
+        axis.set(ylabel="images", xlim=(0, None))
+        axis.set_title(name, loc="left", fontsize=9)
+    axes.flat[-1].set_xlabel("patients, in the order of their names")
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
 
 
 def image_facts(manifest: pd.DataFrame, facts: pd.DataFrame) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from helpers.config.recipes import PROFILES, RECIPES
 from helpers.config.settings import AUGMENTATIONS, BACKBONES, BASIC, FEWEST_PHANTOMS, FIELDS, LABELS, SUFFIXES, WEIGHTS
 from helpers.config.settings import InputError, Settings, make_settings, non_default, parse_assignments, parse_policy
-from helpers.config.settings import expanded, list_settings, phantoms_in
+from helpers.config.settings import expanded, list_settings, parse_fold, phantoms_in
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = ROOT / "data"

@@ -22,7 +22,8 @@ SUFFIXES = (
 WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
 FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (
-    "ResNet50", "DenseNet121", "EfficientNetV2B0", "MobileNetV3Large", "Xception", "XceptionShort", "SmallCNN",
+    "ResNet50", "DenseNet121", "EfficientNetV2B0", "EfficientNetLite0", "MobileNetV3Large", "Xception", "XceptionShort",
+    "SmallCNN",
 )  # fmt: skip
 
 
@@ -56,7 +57,10 @@ class Settings:
         False, "03", "compute training in 16 bits where the hardware is made for it: GPUs, processors with bfloat16"
     )
 
-    image_size: int = _setting(224, "02", "side of the square the model sees, pixels", 32, 1024)
+    image_size: int = _setting(224, "01", "side of the square the model sees, pixels", 32, 1024)
+    fold: str = _setting(
+        "", "02", "validation instead of a share: 1/5 (first of five folds), or series:IM (one series of normal names)"
+    )
     validation_fraction: float = _setting(
         0.1, "02", "share of the training patients kept for validation, rounded to 1/2, 1/3, 1/4 ...", 0.02, 0.5
     )
@@ -83,6 +87,22 @@ class Settings:
     noise: float = _setting(0.0, "02", "augmentation: largest standard deviation of noise, share of 255", 0.0, 0.5)
     frame: float = _setting(
         0.0, "02", "augmentation, not of cached views: widest strip replaced at each edge, share of the size", 0.0, 0.45
+    )
+    crop_area: float = _setting(
+        1.0, "02", "augmentation: smallest part of the image that a crop at a random place leaves, by area", 0.02, 1.0
+    )
+    equalisation: float = _setting(
+        0.0,
+        "02",
+        "augmentation: strongest histogram equalisation of half of the images, some in tiles",
+        0.0,
+        1.0,
+    )
+    compression: float = _setting(
+        0.0, "02", "augmentation: strongest JPEG compression of half of the images; 1: down to a quality of 5", 0.0, 1.0
+    )
+    downscaling: float = _setting(
+        0.0, "02", "augmentation: most scaling down (and up again) of half of the images, share of the size", 0.0, 0.9
     )
     cached_views: int = _setting(
         2, "03", "augmented views per image whose frozen activations are computed once; 0: anew in every epoch", 0, 100
@@ -131,7 +151,7 @@ _TYPES = typing.get_type_hints(Settings)
 FIELDS = {f.name: f for f in fields(Settings)}
 AUGMENTATIONS: tuple[str, ...]
 AUGMENTATIONS = ("rotation", "zoom", "shear", "translation", "brightness", "contrast", "mirror", "gamma", "sharpness")
-AUGMENTATIONS += ("noise", "frame")
+AUGMENTATIONS += ("noise", "frame", "crop_area", "equalisation", "compression", "downscaling")
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
@@ -166,7 +186,22 @@ def _convert(name: str, value: Any) -> Any:
         )
     if name == "threshold_policy":
         parse_policy(converted)
+    if name == "fold":
+        parse_fold(converted)
     return converted
+
+
+def parse_fold(fold: str) -> tuple[int, int] | str | None:
+    """Split the setting `fold`: "2/5" -> (2, 5), "series:IM" -> "IM", "" -> None; InputError for anything else."""
+    if match := re.fullmatch(r"(\d{1,3})/(\d{1,3})", fold.replace(" ", "")):
+        number, of = int(match[1]), int(match[2])
+        if 1 <= number <= of and of >= 2:
+            return number, of
+    elif fold.startswith("series:") and fold != "series:":
+        return fold.removeprefix("series:")
+    elif not fold:
+        return None
+    raise InputError(f"setting fold={fold} is no fold; use 1/5 to 5/5 (of five), or series:IM, or leave it empty.")
 
 
 def parse_policy(policy: str) -> tuple[str, float | None]:

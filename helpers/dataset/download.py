@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from helpers.config import DATA, InputError
-from helpers.dataset.manifest import image_files
+from helpers.dataset.folders import image_files
 
 HANDLE = "paultimothymooney/chest-xray-pneumonia"
 DESTINATION = DATA / "chest_xray"
@@ -53,8 +53,8 @@ def fetch() -> Path:
         return Path(kagglehub.dataset_download(HANDLE))
     except Exception as error:  # whatever the network, Kaggle or the disk came up with
         reason = getattr(error, "strerror", None) or f"Kaggle could not be reached: {type(error).__name__}"
-        if getattr(error, "response", None) is not None:
-            reason = f"Kaggle refused it: HTTP {error.response.status_code}"
+        if (response := getattr(error, "response", None)) is not None:
+            reason = f"Kaggle refused it: HTTP {response.status_code}"
         raise InputError(
             f"the dataset was not downloaded ({reason}); place a copy by hand so that "
             f"{DESTINATION / 'train' / 'NORMAL'} exists (data/README.md says from where), or name one with --data."

@@ -1,16 +1,7 @@
 """From bytes to pixels: JPEG, PNG, DICOM and other files, and the array of all images of a run."""
 
 from helpers.images.decode import MOST_PIXELS, quantisation
+from helpers.images.cache import load_cache, new_array, save_cache, scratch_array
 from helpers.images.greys import almost_uniform
 from helpers.images.header import NOT_A_CHILD
-from helpers.images.reading import (
-    Decoded,
-    build_cache,
-    file_bytes,
-    load_cache,
-    looks_like_dicom,
-    new_array,
-    read,
-    read_image,
-    resize,
-)
+from helpers.images.reading import Decoded, file_bytes, looks_like_dicom, read, read_image, resize

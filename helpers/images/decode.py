@@ -16,7 +16,7 @@ from helpers.config import InputError
 from helpers.images import greys
 
 MOST_PIXELS = 64_000_000  # a chest film scanned at 50 micrometres; more takes a second and a gigabyte too many
-_MOST_WEBP = 32_000_000  # its decoder keeps several copies
+_MOST_HEAVY = 32_000_000  # of WebP, of which several copies are kept, and of colours in 16 bits, decoded twice
 _MOST_SCANS = 2_000_000_000  # pixels times passes over them: a progressive JPEG of a few kB could ask for thousands
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _JPEG, _END, _PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
@@ -108,7 +108,7 @@ def _load(data: bytes, passes: int = 1) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError:
         raise InputError(f"has too many megapixels; at most {MOST_PIXELS / 1e6:.0f} are read.") from None
-    check_size(*image.size, _MOST_WEBP if image.format == "WEBP" else 0)
+    check_size(*image.size, _MOST_HEAVY if image.format == "WEBP" else 0)
     if image.format == "TIFF":  # a tile of it may be larger than the picture
         check_size(*(int(image.tag_v2.get(tag, 0)) for tag in (_TILE_HEIGHT, _TILE_WIDTH)))
     if image.format in ("JPEG", "MPO"):  # MPO, where it announces more pictures
@@ -139,9 +139,9 @@ def _grey(image: Image.Image, data: bytes) -> np.ndarray:
     grey = np.empty((image.height, image.width), np.uint8)
     if deep := _deep(image, data):
         step, some = greys.sample_step(*grey.shape), []
-        for rows in greys.strips(*grey.shape):
-            values, opaque = deep(rows)
-            some.append(np.where(opaque > 0, values, np.nan)[::step, ::step].ravel())
+        for top in range(0, image.height, step):
+            values, opaque = deep(slice(top, top + 1))
+            some.append(np.where(opaque > 0, values, np.nan)[0, ::step])
         low, high = greys.value_range(np.concatenate(some), (0, 65535) if image.mode != "F" else (0, 1))
         for rows in greys.strips(*grey.shape):
             values, opaque = deep(rows)
@@ -173,6 +173,7 @@ def _deep(image: Image.Image, data: bytes) -> Callable[[slice], tuple[np.ndarray
     mode, _, order = (how if isinstance(how, str) else str(how[0])).partition(";16")
     if order not in _OTHER_ORDER or mode not in ("RGB", "RGBX", "RGBA", "LA"):
         return None
+    check_size(*image.size, _MOST_HEAVY)
     other = "RGBA" if mode == "LA" else f"{mode};16{_OTHER_ORDER[order]}"
     again.tile = [one._replace(args=other if isinstance(how, str) else (other, *one.args[1:])) for one in again.tile]
     again.load()

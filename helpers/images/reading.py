@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from helpers import storage
 from helpers.config import InputError
 from helpers.images import decode, dicom
 
@@ -90,34 +86,3 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     if image.shape == (size, size):
         return image
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-
-
-def new_array(file: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    """A memory-mapped .npy to fill, its room reserved: where the disk is full, writing to mapped memory is fatal."""
-    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):  # Linux
-        with file.open("rb+") as stream:
-            os.posix_fallocate(stream.fileno(), 0, array.offset + array.nbytes)
-    return array
-
-
-def build_cache(root: Path, paths: list[str], size: int, file: Path) -> np.ndarray:
-    """Read and resize `paths` (relative to `root`) once into `file`, a .npy of uint8 (len(paths), size, size).
-
-    Written aside and renamed when complete. Returns it memory-mapped, read-only.
-    """
-    aside = file.with_name(file.name + ".part")
-    cache = new_array(aside, np.uint8, (len(paths), size, size))
-    with ThreadPoolExecutor(4) as pool:
-        pixels = pool.map(lambda path: resize(read_image(root / path), size), paths)
-        for row, image in enumerate(tqdm(pixels, total=len(paths), desc="images.npy", mininterval=1)):
-            cache[row] = image
-    cache.flush()
-    del cache
-    storage.put(aside, file)
-    return load_cache(file)
-
-
-def load_cache(file: Path) -> np.ndarray:
-    """The cached images, uint8 (n, size, size), memory-mapped and read-only."""
-    return np.load(file, mmap_mode="r")

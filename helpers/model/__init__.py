@@ -3,4 +3,5 @@
 from helpers.model import guard
 from helpers.model.build import add_head, backbone_layers, build_backbone, freeze, layers_table, logit_model
 from helpers.model.build import parameter_counts, parts_table, set_precision, small_cnn, weight_change, weights_sha256
+from helpers.model.efficientnet_lite import read_torch_weights
 from helpers.model.folder import FORMAT, copy, load, make_card, read_card, save, write_card

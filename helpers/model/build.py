@@ -12,6 +12,7 @@ import pandas as pd
 from keras import layers
 
 from helpers.config import InputError, Settings
+from helpers.model.efficientnet_lite import efficientnet_lite0
 
 _IMAGENET_MEAN, _IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 _HEAD = ("pooling", "dense", "dropout", "logit", "probability")
@@ -51,6 +52,7 @@ _BACKBONES: dict[str, tuple[Callable, object, object]] = {
     ),
     "EfficientNetV2B0": (keras.applications.EfficientNetV2B0, 1.0, 0.0),  # scales inside
     "MobileNetV3Large": (keras.applications.MobileNetV3Large, 1.0, 0.0),  # scales inside
+    "EfficientNetLite0": (efficientnet_lite0, 1 / 128, -127 / 128),
     "Xception": (keras.applications.Xception, 1 / 127.5, -1.0),
     "XceptionShort": (xception_short, 1 / 127.5, -1.0),
     "SmallCNN": (small_cnn, 1 / 127.5, -1.0),

@@ -1,9 +1,10 @@
-"""A guard at the door: does an image look like those a model was made for?
+"""The out-of-distribution check: does an image look like those a model was made for?
 
-Radiographs of the chest resemble each other closely. Small, standardised copies of the training images span a space of
-few dimensions (principal components, as in Turk and Pentland 1991, Eigenfaces); a photograph, a page, a hand or an
-empty image lies off it, or on it at an impossible place. A film that is upside down lies nearer to it when turned. The
-guard looks at the picture alone, not at the model.
+Two views of an image are compared with the training images: a small, standardised copy, and the model's own pooled
+features. Each spans a space of few dimensions (principal components; of thumbnails, as in Turk and Pentland 1991,
+Eigenfaces; of features, with a Mahalanobis distance as in Lee et al. 2018). A photograph, a page, a hand or an empty
+image lies off one of the spaces, or on it at an impossible place. A film that is upside down lies nearer to the
+thumbnails' space when turned.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from PIL import Image
 from sklearn.decomposition import PCA
@@ -20,84 +22,123 @@ from helpers import storage
 
 FILE = "guard.npz"
 FALSE_ALARMS = 0.01
+USUAL = 0.95  # of training images have a usual frame
 _SIDE, _COMPONENTS = 32, 40
-_MOST = 2000  # training images that are learnt from: more of them cost memory and change little
+MOST = 2000  # training images that are learnt from: more of them cost memory and change little
 
 
-class Guard(NamedTuple):
-    """What the training images look like; `limit` is the score above which an image does not belong to them."""
+class Space(NamedTuple):
+    """Where training images lie; `limit` is the score above which another one does not belong to them."""
 
-    mean: np.ndarray  # float32 (1024,)
-    components: np.ndarray  # float32 (k, 1024)
+    mean: np.ndarray  # float32 (d,)
+    components: np.ndarray  # float32 (k, d)
     variance: np.ndarray  # float32 (k,): along each component
     centre: np.ndarray  # float32 (2,): usual log distance from the space, and within it
     precision: np.ndarray  # float32 (2, 2): inverse covariance of these two
     limit: np.ndarray  # float32 ()
 
-    def scores(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """How unlike the training images each of `pixels`, n of uint8 (height, width), is: float64 (n,), 0 and up."""
-        return self._scores(self._distances(pixels))
+    def distances(self, vectors: np.ndarray) -> np.ndarray:
+        """float64 (n, 2): logarithm of the squared distance from the space, and of that within it (Mahalanobis)."""
+        centred = vectors - self.mean
+        inside = centred @ self.components.T
+        off = np.maximum((centred**2).sum(axis=1) - (inside**2).sum(axis=1), 0)
+        return np.log(np.stack([off + 1, (inside**2 / self.variance).sum(axis=1) + 1e-3], axis=1))
 
-    def judge(self, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """bool (n,) twice: which of `pixels` do not look like the training images, and which are upside down.
-
-        Upside down are those that lie nearer to the training images with top and bottom swapped, and pass then. They
-        are among the former, as is what scores above the limit.
-        """
-        here, swapped = self._distances(pixels), self._distances([one[::-1] for one in pixels])
-        above, still_above = (self._scores(some).astype(np.float32) > self.limit for some in (here, swapped))
-        upside_down = (swapped[:, 0] < here[:, 0]) & ~still_above
-        return above | upside_down, upside_down
-
-    def strangers(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """bool (n,): the first of `judge`."""
-        return self.judge(pixels)[0]
-
-    def _distances(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        return _distances(_thumbnails(pixels), self.mean, self.components, self.variance)
-
-    def _scores(self, distances: np.ndarray) -> np.ndarray:
+    def scores(self, distances: np.ndarray) -> np.ndarray:
+        """float64 (n,), 0 and up: how unusual such `distances` are."""
         unusual = distances - self.centre
         return np.einsum("ni,ij,nj->n", unusual, self.precision, unusual)
 
+    def outside(self, distances: np.ndarray) -> np.ndarray:
+        """bool (n,): which score above the limit."""
+        return self.scores(distances).astype(np.float32) > self.limit
 
-def _thumbnails(pixels: Sequence[np.ndarray]) -> np.ndarray:
-    """float64 (n, 1024), each with mean 0 and deviation 1, unless nearly uniform."""
+
+def _fit(train: np.ndarray, validation: np.ndarray, false_alarms: float) -> Space:
+    pca = PCA(min(_COMPONENTS, len(train) // 2, train.shape[1]), svd_solver="covariance_eigh").fit(train)
+    parts = (part.astype(np.float32) for part in (pca.mean_, pca.components_, pca.explained_variance_ + 1e-6))
+    space = Space(*parts, np.zeros(2), np.eye(2), np.float32(np.inf))
+    distances = space.distances(train)
+    spread = np.cov(distances.T) + 1e-6 * np.eye(2)
+    centre, precision = distances.mean(axis=0).astype(np.float32), np.linalg.inv(spread).astype(np.float32)
+    space = space._replace(centre=centre, precision=precision)
+    known = space.scores(space.distances(validation if len(validation) else train))
+    return space._replace(limit=np.float32(np.quantile(known, 1 - false_alarms, method="higher")))
+
+
+class Guard(NamedTuple):
+    """What the training images look like, as thumbnails and, but in older model folders, to the model."""
+
+    thumbnails: Space
+    features: Space | None = None
+    usual: np.ndarray = np.float32(np.inf)  # thumbnails' score below which an image is framed as training images are
+
+    def judge(self, pixels: Sequence[np.ndarray], features: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """bool (n,) twice: which of `pixels` are out of distribution, and which are upside down.
+
+        `pixels` are n of uint8 (height, width), `features` float32 (n, d) what `feature_model` makes of them. Upside
+        down are those whose thumbnails lie nearer to the training images' with top and bottom swapped, and pass then.
+        They are among the former, as is what scores above a limit.
+        """
+        here, swapped = (
+            self.thumbnails.distances(thumbnails(some)) for some in (pixels, [one[::-1] for one in pixels])
+        )
+        upside_down = (swapped[:, 0] < here[:, 0]) & ~self.thumbnails.outside(swapped)
+        out = self.thumbnails.outside(here) | upside_down
+        if self.features and features is not None:
+            out |= self.features.outside(self.features.distances(features))
+        return out, upside_down
+
+    def unusual_frames(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """bool (n,): whose thumbnails are unlike most training images', as they are where a film is cut or tilted."""
+        return self.thumbnails.scores(self.thumbnails.distances(thumbnails(pixels))) > self.usual
+
+
+def thumbnails(pixels: Sequence[np.ndarray]) -> np.ndarray:
+    """float64 (n, 1024) of n images uint8 (height, width), each with mean 0 and deviation 1, unless nearly uniform."""
     small = [Image.fromarray(one).resize((_SIDE, _SIDE), Image.Resampling.BOX) for one in pixels]
     flat = np.stack([np.asarray(one, np.float64).ravel() for one in small])
     return (flat - flat.mean(axis=1, keepdims=True)) / np.maximum(flat.std(axis=1, keepdims=True), 8)
 
 
-def _distances(flat: np.ndarray, mean: np.ndarray, components: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """float64 (n, 2): logarithm of the squared distance from the space, and of that within it (Mahalanobis)."""
-    centred = flat - mean
-    inside = centred @ components.T
-    off = np.maximum((centred**2).sum(axis=1) - (inside**2).sum(axis=1), 0)
-    return np.log(np.stack([off + 1, (inside**2 / variance).sum(axis=1) + 1e-3], axis=1))
+def feature_model(classifier: keras.Model) -> keras.Model:
+    """`classifier` up to its pooled features: pixels to float32 (n, d)."""
+    return keras.Model(classifier.inputs[0], classifier.get_layer("pooling").output)
 
 
-def fit(train: Sequence[np.ndarray], validation: Sequence[np.ndarray]) -> Guard:
-    """Learn from `train`, at least 4 of uint8 (height, width), evenly; the limit lets 99% of `validation` pass."""
-    flat = _thumbnails(train[:: -(-len(train) // _MOST)])
-    pca = PCA(min(_COMPONENTS, len(flat) // 2), svd_solver="covariance_eigh").fit(flat)
-    space = tuple(part.astype(np.float32) for part in (pca.mean_, pca.components_, pca.explained_variance_ + 1e-6))
-    distances = _distances(flat, *space)
-    spread = np.cov(distances.T) + 1e-6 * np.eye(2)
-    centre, precision = distances.mean(axis=0).astype(np.float32), np.linalg.inv(spread).astype(np.float32)
-    guard = Guard(*space, centre, precision, np.float32(np.inf))
-    known = guard.scores(validation if len(validation) else train)
-    return guard._replace(limit=np.float32(np.quantile(known, 1 - FALSE_ALARMS, method="higher")))
+def fit(
+    train: Sequence[np.ndarray],
+    validation: Sequence[np.ndarray],
+    train_features: np.ndarray | None = None,
+    validation_features: np.ndarray | None = None,
+) -> Guard:
+    """Learn from `train`, at least 4 of uint8 (height, width), evenly; the limits let 99% of `validation` pass.
+
+    With features (float32 (n, d), of `feature_model`), each of the two limits lets 99.5% pass.
+    """
+    small = thumbnails(train[:: -(-len(train) // MOST)])
+    allowed = FALSE_ALARMS / (1 if train_features is None else 2)
+    held_out = thumbnails(validation) if len(validation) else np.empty((0, _SIDE**2))
+    space = _fit(small, held_out, allowed)
+    usual = np.float32(np.quantile(space.scores(space.distances(small)), USUAL))
+    if train_features is None:
+        return Guard(space, None, usual)
+    return Guard(space, _fit(train_features.astype(np.float64), validation_features, allowed), usual)
 
 
 def save(guard: Guard, folder: Path) -> None:
     """Write `folder`/guard.npz, aside and renamed."""
-    aside = folder / "guard.part"
+    aside, arrays = folder / "guard.part", guard.thumbnails._asdict() | {"usual": guard.usual}
+    if guard.features:
+        arrays |= {f"features_{name}": value for name, value in guard.features._asdict().items()}
     with aside.open("wb") as file:
-        np.savez(file, **guard._asdict())
+        np.savez(file, **arrays)
     storage.put(aside, folder / FILE)
 
 
 def load(folder: Path) -> Guard:
-    """The guard of a model folder; the caller has checked the checksum."""
+    """The check of a model folder; the caller has compared the checksum. Older ones know no features."""
     with np.load(folder / FILE, allow_pickle=False) as stored:
-        return Guard(*(stored[name] for name in Guard._fields))
+        spaces = (Space(*(stored[prefix + name] for name in Space._fields)) for prefix in ("", "features_"))
+        guard = Guard(next(spaces), next(spaces) if "features_mean" in stored else None)
+        return guard._replace(usual=stored["usual"]) if "usual" in stored else guard

@@ -52,15 +52,20 @@ def describe_model(card: dict) -> str:
     return f"{point}{share} Made for {predict.made_for(card)}. Not a medical device."
 
 
-def operating_point(card: dict, threshold: float) -> tuple[float, float | None, float | None] | None:
-    """(threshold, sensitivity, specificity) on test images at the measured threshold next to this one, if any."""
+def operating_point(card: dict, threshold: float) -> tuple[float, dict, dict] | None:
+    """(threshold, sensitivity, specificity) on test images at the measured threshold next to this one, if any.
+
+    The rates have "value", "low" and "high"; low and high are None at other thresholds than the model's own.
+    """
     tested, points = (card.get("metrics") or {}).get("test"), card.get("operating_points")
+    interval = {"low": None, "high": None}
     if tested and threshold == card["threshold"]:
-        return threshold, tested["sensitivity"]["value"], tested["specificity"]["value"]
+        return threshold, interval | tested["sensitivity"], interval | tested["specificity"]
     if not (tested and points):
         return None
     nearest = int(np.argmin(np.abs(np.array(points["threshold"]) - threshold)))
-    return tuple(points[name][nearest] for name in ("threshold", "sensitivity", "specificity"))
+    rates = (interval | {"value": points[name][nearest]} for name in ("sensitivity", "specificity"))
+    return points["threshold"][nearest], *rates
 
 
 def describe_operating_point(card: dict, threshold: float) -> str:
@@ -70,7 +75,7 @@ def describe_operating_point(card: dict, threshold: float) -> str:
         return "Nothing has been measured at this " + ("model's threshold." if own else "threshold.")
     at, *rates = point
     start = f"At its threshold of {at:.3f} this model" if own else f"At a threshold of {at:.2f} it"
-    found, spared = (f"{100 * rate:.0f} of 100" if rate is not None else "an unknown share of" for rate in rates)
+    found, spared = map(_of_100, rates)
     text = (
         f"{start} found {found} images with pneumonia (sensitivity) and raised no alarm for {spared} normal images "
         f"(specificity), on {card['metrics']['test']['n']} test images."
@@ -81,6 +86,13 @@ def describe_operating_point(card: dict, threshold: float) -> str:
     if not own:
         text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."
     return text
+
+
+def _of_100(rate: dict) -> str:
+    if rate["value"] is None:
+        return "an unknown share of"
+    interval = f" ({100 * rate['low']:.0f} to {100 * rate['high']:.0f})" if rate["low"] is not None else ""
+    return f"{100 * rate['value']:.0f} of 100{interval}"
 
 
 def describe_frequency(card: dict, probability: float) -> str:
@@ -120,8 +132,7 @@ def describe_prevalence(card: dict, threshold: float, prevalence: float) -> str:
     point = operating_point(card, threshold)
     if not point:
         return "Nothing has been measured at this threshold, so that this cannot be computed."
-    found = evaluation.predictive_values(*point[1:], prevalence)
-    right, spared = (f"{100 * value:.0f} of 100" if value is not None else "an unknown share of" for value in found)
+    right, spared = map(_of_100, evaluation.predictive_values(*point[1:], prevalence))
     return (
         f"Where {100 * prevalence:.3g} of 100 patients have pneumonia, {right} alarms are right (precision), "
         f"and {spared} answers below the threshold (NPV). The decision stays the same."

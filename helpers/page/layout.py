@@ -36,7 +36,7 @@ class Layout:
         )
         self.reset = widgets.Button(description="The model's own threshold")
         self.prevalence = widgets.BoundedFloatText(
-            round(100 * prevalence, 1), min=0, max=100, description="Pneumonia in 100 patients"
+            round(100 * prevalence, 1), min=0.1, max=99.9, description="Pneumonia in 100 patients"
         )
         self.separator = widgets.Dropdown(options=list(session.SEPARATORS), description="CSV with")
         self.row, self.noted = _row(self.chosen, self.next), _row(self.age, self.reading)

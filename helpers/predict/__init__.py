@@ -1,4 +1,5 @@
 """From bytes to a decision with a saved model; `python -m helpers.predict` does it for files and folders."""
 
 from helpers.predict.command import predict_files
-from helpers.predict.predictor import UNCERTAIN, UPSIDE_DOWN, Prediction, Predictor, age_warning, doubts, made_for
+from helpers.predict.predictor import FRAMING, UNCERTAIN, UPSIDE_DOWN, Prediction, Predictor, age_warning, doubts
+from helpers.predict.predictor import made_for, reframed

@@ -103,6 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--model", metavar="DIR", help="model folder, such as reports/demo/model")
     parser.add_argument("--csv", metavar="FILE", help="write the table there instead of printing it")
+    parser.add_argument("--excel", action="store_true", help="begin that file with the mark by which Excel knows UTF-8")
     parser.add_argument("--heatmaps", metavar="DIR", help="write a Grad-CAM overlay per image there")
     parser.add_argument("--age", type=float, metavar="YEARS", help="of the patient, where the file does not say it")
     given = parser.parse_args(arguments)
@@ -121,8 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError(f"there is no image in {', '.join(given.images)} ({', '.join(config.SUFFIXES)}).")
         if not given.csv and isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
             sys.stdout.reconfigure(encoding="utf-8")  # a file, as --csv would write it; a terminal has its own
-        # Excel takes a file for UTF-8 by its byte order mark alone; where all is ASCII, other programs need none.
-        encoding = "utf-8" if "".join(paths).isascii() else "utf-8-sig"
+        encoding = "utf-8-sig" if given.excel else "utf-8"
         output = open(given.csv, "w", newline="", encoding=encoding) if given.csv else sys.stdout  # noqa: SIM115, PTH123
     except InputError as error:
         print(error, file=sys.stderr)

@@ -13,7 +13,9 @@ from helpers import evaluation, explain, images, model
 from helpers.config import InputError
 
 UNCERTAIN = "uncertain: needs a reader"
+FRAMING = "depends on how the image is framed: needs a reader"
 UPSIDE_DOWN = "seems to be upside down: do not trust the number, turn the image and try again"
+FRAMES = (0.06, -0.06)  # tighter and wider, share of the size at each side
 STRANGE = "does not look like what the model was made for ({}): do not trust the number"
 ALMOST_UNIFORM = "almost uniform image"
 
@@ -36,7 +38,8 @@ class Predictor:
 
     def __init__(self, classifier: keras.Model, card: dict, door: model.guard.Guard | None = None):
         self.classifier, self.card, self.guard = classifier, card, door
-        self._logits = model.logit_model(classifier)
+        outputs = [classifier.get_layer(name).output for name in ("logit", "pooling")]
+        self._network = keras.Model(classifier.inputs[0], outputs)
         self.size = int(classifier.input_shape[1])
         self.threshold = float(card["threshold"])
 
@@ -51,9 +54,13 @@ class Predictor:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Calibrated P(pneumonia), float64 (n,), of pixels (n, size, size), 0-255."""
-        logits = self._logits(keras.ops.convert_to_tensor(pixels[..., None], "float32"), training=False)
-        exact = keras.ops.convert_to_numpy(logits)[:, 0].astype(np.float64)
-        return evaluation.calibrate(exact, self.card["calibration"])
+        return self._see(pixels)[0]
+
+    def _see(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What `probabilities` gives, and the model's pooled features, float32 (n, d)."""
+        seen = self._network(keras.ops.convert_to_tensor(pixels[..., None], "float32"), training=False)
+        logits, features = map(keras.ops.convert_to_numpy, seen)
+        return evaluation.calibrate(logits[:, 0].astype(np.float64), self.card["calibration"]), features
 
     def predict(self, source: str | Path | bytes) -> Prediction:
         """Predict one image from a path or its bytes; InputError where it cannot be read."""
@@ -63,18 +70,20 @@ class Predictor:
         """Predict what `images.read` returned, as one batch."""
         decoded = list(decoded)
         pixels = np.stack([images.resize(one.pixels, self.size) for one in decoded])
-        strange, inverted = self.guard.judge(pixels) if self.guard else np.zeros((2, len(pixels)), bool)
-        parts = zip(decoded, pixels, strange, inverted, self.probabilities(pixels), strict=True)
-        for one, seen, odd, turned, probability in parts:
+        probabilities, features = self._see(pixels)
+        strange, inverted = self.guard.judge(pixels, features) if self.guard else np.zeros((2, len(pixels)), bool)
+        framing = self._frame_decides([one.pixels for one in decoded], pixels, probabilities) & ~strange
+        parts = zip(decoded, pixels, strange, inverted, framing, probabilities, strict=True)
+        for one, seen, odd, turned, parting, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
             found = [*self._notes(one), *doubts(one.pixels)]
             uniform = ALMOST_UNIFORM in found
             uncertain = self.uncertain(probability) or uniform
             if odd:
                 found.insert(0, UPSIDE_DOWN if turned else STRANGE.format(made_for(self.card)))
-            if uncertain:
-                found.append(UNCERTAIN)
-            stranger = bool(odd) or uniform
+            if uncertain or parting:
+                found.append(FRAMING if parting else UNCERTAIN)
+            stranger, uncertain = bool(odd) or uniform, bool(uncertain or parting)
             yield Prediction(float(probability), label, self.threshold, stranger, uncertain, tuple(found), seen)
 
     def _notes(self, one: images.Decoded) -> Iterator[str]:
@@ -82,6 +91,15 @@ class Predictor:
         yield from (note for note in one.notes if note != images.NOT_A_CHILD)
         if warning := age_warning(self.card, one.age):
             yield warning
+
+    def _frame_decides(self, decoded: list[np.ndarray], pixels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """bool (n,): whose label is another one in another frame, of those whose frame is unlike most in training."""
+        found = np.zeros(len(pixels), bool)
+        rows = np.flatnonzero(self.guard.unusual_frames(pixels)) if self.guard else []
+        for share in FRAMES if len(rows) else ():
+            other = np.stack([images.resize(reframed(decoded[row], share), self.size) for row in rows])
+            found[rows] |= (self.probabilities(other) >= self.threshold) != (probabilities[rows] >= self.threshold)
+        return found
 
     def uncertain(self, probability: float) -> bool:
         """Whether `probability` lies in the band that model.json names, from low to high."""
@@ -91,6 +109,14 @@ class Predictor:
     def heatmap(self, prediction: Prediction, method: str = "Grad-CAM") -> np.ndarray:
         """float32 (size, size), 0-1: what spoke for pneumonia. `method` is a key of explain.METHODS."""
         return explain.heatmaps(self.classifier, prediction.pixels[None], method)[0]
+
+
+def reframed(image: np.ndarray, share: float) -> np.ndarray:
+    """uint8 (height, width) without `share` of its height and width at each side; below 0, with as much black more."""
+    rows, columns = (round(abs(share) * length) for length in image.shape)
+    if share < 0:
+        return np.pad(image, ((rows, rows), (columns, columns)))
+    return image[rows : image.shape[0] - rows, columns : image.shape[1] - columns]
 
 
 def made_for(card: dict) -> str:

@@ -6,9 +6,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import config, storage
+from helpers import config, dataset, storage
 from helpers.config import FIELDS, InputError, Settings
-from helpers.dataset import image_files
 from helpers.run import provenance, state
 
 MODEL_NOTEBOOK = FIELDS["model"].metadata["notebook"]
@@ -141,8 +140,11 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
                 f"there is no dataset folder {named}: name one with --data DIR, or "
                 "bring the public one with `make data`."
             )
-        found = {label for _, split, label in image_files(root) if split == "train"}
-        missing = [label for label in config.LABELS if label not in found]
+        found = dataset.survey(root)
+        if found.problem:
+            raise InputError(found.problem)
+        labels = {label for _, split, label in found.images if split != "test"}
+        missing = [label for label in config.LABELS if found.images and label not in labels]
         if missing and not settings.model:
             raise InputError(
                 f"the dataset folder {named} has no image in train/{missing[0]}: it needs "

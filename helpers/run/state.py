@@ -14,8 +14,8 @@ from helpers.run import sources
 from helpers.run.provenance import absolute, sha256
 
 WRITES = {
-    "01": ("manifest.csv",),
-    "02": ("splits.csv", "images.npy"),
+    "01": ("manifest.csv", "near_duplicates.csv", "images.npy"),
+    "02": ("splits.csv",),
     "03": ("head/model.keras", "head/model.json"),
     "04": ("model/model.keras", "model/model.json"),
     "05": ("predictions.csv", "metrics.json", "model/model.json", "model/guard.npz"),
@@ -53,7 +53,7 @@ def inputs(
     """For every notebook of a run, by stem, what its result depends on, each in short; "key" is all of it together.
 
     `data` is the `dataset_hash` of the dataset, `entries` what run.json says of the notebooks so far. The step after 01
-    depends on 01 through manifest.csv alone, so that a dataset which moved but did not change costs no training.
+    depends on 01 through what that wrote alone, so that a dataset which moved but did not change costs no training.
     """
     needed, above = {}, ""
     for index, notebook in enumerate(notebooks):
@@ -63,8 +63,8 @@ def inputs(
         parts["code"] = storage.fingerprint(sources.of_notebook(notebook))
         if index == 0:
             parts["dataset"] = data
-        elif index == 1 and number == "02" and (manifest := sha256(folder / "manifest.csv")):
-            parts["manifest"] = manifest
+        elif index == 1 and number == "02" and (folder / "manifest.csv").exists():
+            parts["manifest"] = storage.fingerprint([sha256(folder / name) for name in WRITES["01"]])
         else:
             parts["earlier"] = above
         if number == "03" and settings.weights:
@@ -87,7 +87,7 @@ REASONS = {
     "settings": "its settings changed",
     "code": "the notebook's code changed",
     "dataset": "files in the dataset folder changed",
-    "manifest": "manifest.csv changed",
+    "manifest": "what 01 wrote changed",
     "earlier": "an earlier notebook or its result changed",
     "weights": "the weights file changed",
     "teacher": "the teacher changed",

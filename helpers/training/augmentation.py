@@ -9,6 +9,9 @@ import tensorflow as tf
 
 from helpers.config import Settings
 
+_CLAHE = 8, 3.0  # tiles a side and limit of local equalisation
+_LOG_RATIO = np.log(4 / 3)  # of a crop's width to its height, either way
+
 tf.get_logger().setLevel("ERROR")  # in a kernel TensorFlow's warnings would land in the pages
 
 
@@ -22,13 +25,18 @@ class Augmentation(NamedTuple):
     blur: np.ndarray  # float32 (n,): share of a blurred copy, below 0 for sharpening
     noise: np.ndarray  # float32 (n,): standard deviation, grey levels
     seed: np.ndarray  # int32 (n, 2): of the noise
+    equalised: np.ndarray  # float32 (n,): share of the image with its histogram equalised
+    tiled: np.ndarray  # bool (n,): that tile by tile and with a limit (CLAHE) instead of as a whole
+    side: np.ndarray  # int32 (n,): pixels to which it is scaled down, and up again
+    quality: np.ndarray  # int32 (n,): of the JPEG that it becomes at that size; 100: none
 
 
 def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) -> Augmentation:
     """Draw a change for each of `count` images, uniformly within the ranges of `settings`.
 
     Zoom is drawn for width and height apart, so that it changes the aspect ratio too. Mirroring is off unless asked
-    for: the heart is on the left, but its side says nothing of pneumonia.
+    for: the heart is on the left, but its side says nothing of pneumonia. Random resized crops as in Szegedy et al.
+    (2015), at random places; half of the images are equalised, half are compressed, half scaled down.
     """
 
     def uniform(limit: float) -> np.ndarray:
@@ -54,10 +62,71 @@ def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) 
         first = settings.image_size - 1
         x, y = x + np.where(side < 0, a * first, 0), y + np.where(side < 0, c * first, 0)
         a, c = a * side, c * side
+    if settings.crop_area < 1:  # output pixel -> pixel of the crop, before all else
+        area, ratio = rng.uniform(settings.crop_area, 1, count), np.exp(rng.uniform(-1, 1, count) * _LOG_RATIO)
+        wide, high = np.minimum(np.sqrt(area * [ratio, 1 / ratio]), 1)
+        left, top = ((1 - part) * rng.random(count) * settings.image_size + (part - 1) / 2 for part in (wide, high))
+        x, y = x + a * left + b * top, y + c * left + d * top
+        a, b, c, d = a * wide, b * high, c * wide, d * high
+
+    def half(
+        limit: float,
+    ) -> np.ndarray:  # draws nothing for what is not asked for: runs without it stay as they were
+        return limit * rng.random(count) * (rng.random(count) < 0.5) if limit else np.zeros(count)
+
+    equalised, small, worse = (half(s) for s in (settings.equalisation, settings.downscaling, settings.compression))
+    tiled = rng.random(count) < 0.5 if settings.equalisation else np.zeros(count, bool)
+    small, quality = np.rint((1 - small) * settings.image_size), np.rint(100 - 95 * worse)
     zero = np.zeros(count)
     transforms = np.stack([a, b, x, c, d, y, zero, zero], axis=1)
     floats = (part.astype(np.float32) for part in (transforms, gain, offset, gamma, blur, noise))
-    return Augmentation(*floats, seed)
+    shares, whole = equalised.astype(np.float32), (part.astype(np.int32) for part in (small, quality))
+    return Augmentation(*floats, seed, shares, tiled, *whole)
+
+
+def equalise(pixels: tf.Tensor, tiles: int = 1, clip: float = 256.0) -> tf.Tensor:
+    """Each of float32 (n, height, width, 1), 0-255, with its histogram equalised, in `tiles` x `tiles` tiles.
+
+    A grey level counts at most `clip` times the mean; what is cut off goes to all levels alike. The tiles' curves are
+    blended between their centres (Zuiderveld 1994, Contrast limited adaptive histogram equalization).
+    """
+    count, height, width = (tf.shape(pixels)[i] for i in range(3))
+    levels = tf.cast(tf.round(pixels[..., 0]), tf.int32)
+    rows, columns = (tf.range(size) * tiles // size for size in (height, width))
+    bins = levels + 256 * (rows[:, None] * tiles + columns)
+    counts = tf.math.bincount(
+        tf.reshape(bins, (count, -1)), minlength=256 * tiles**2, maxlength=256 * tiles**2, axis=-1, dtype=tf.float32
+    )
+    counts = tf.reshape(counts, (count, tiles**2, 256))
+    total = tf.reduce_sum(counts, axis=-1, keepdims=True)
+    kept = tf.minimum(counts, clip * total / 256)
+    kept += (total - tf.reduce_sum(kept, axis=-1, keepdims=True)) / 256
+    curves = tf.reshape(255 * tf.cumsum(kept, axis=-1) / total, (count, -1))
+
+    def neighbours(size: tf.Tensor) -> tuple:  # tiles before and after each pixel, and how far it is to the second
+        place = (tf.range(size, dtype=tf.float32) + 0.5) * tiles / tf.cast(size, tf.float32) - 0.5
+        place = tf.clip_by_value(place, 0.0, tiles - 1.0)
+        first = tf.cast(place, tf.int32)
+        share = place - tf.cast(first, tf.float32)
+        return (first, 1 - share), (tf.minimum(first + 1, tiles - 1), share)
+
+    parts = []
+    for row, high in neighbours(height)[: 1 + (tiles > 1)]:
+        for column, wide in neighbours(width)[: 1 + (tiles > 1)]:
+            index = tf.reshape(levels + 256 * (row[:, None] * tiles + column), (count, -1))
+            found = tf.reshape(tf.gather(curves, index, batch_dims=1), tf.shape(levels))
+            parts.append(found * high[:, None] * wide)
+    return tf.add_n(parts)[..., None]
+
+
+def _as_file(image: tf.Tensor, side: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
+    """One image, float32 (height, width, 1), scaled down to `side`, as a JPEG, and up again."""
+    small = tf.image.resize(image, (side, side), "area")
+    if quality < 100:
+        whole = tf.cast(tf.round(tf.clip_by_value(small, 0.0, 255.0)), tf.uint8)
+        file = tf.raw_ops.EncodeJpegVariableQuality(images=whole, quality=quality)
+        small = tf.cast(tf.io.decode_jpeg(file, channels=1), tf.float32)
+    return tf.image.resize(small, tf.shape(image)[:2])
 
 
 def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -> tf.Tensor:
@@ -66,6 +135,9 @@ def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -
     `settings` as in `draw_augmentation`: kinds of change that it does not ask for are left out.
     """
     gain, offset, gamma, blur, noise = (tf.reshape(part, (-1, 1, 1, 1)) for part in augmentation[1:6])
+    if settings.equalisation:
+        share, tiled = (tf.reshape(part, (-1, 1, 1, 1)) for part in (augmentation.equalised, augmentation.tiled))
+        pixels += share * (tf.where(tiled, equalise(pixels, *_CLAHE), equalise(pixels)) - pixels)
     if settings.sharpness:
         smooth = tf.nn.avg_pool2d(tf.nn.avg_pool2d(pixels, 3, 1, "SAME"), 3, 1, "SAME")
         pixels = tf.clip_by_value(pixels + (smooth - pixels) * blur, 0.0, 255.0)
@@ -80,7 +152,7 @@ def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -
         pixels += noise * tf.random.stateless_normal(tf.shape(pixels), augmentation.seed[0])
     if settings.contrast or settings.brightness or settings.noise:
         pixels = tf.clip_by_value(pixels, 0.0, 255.0)
-    return tf.raw_ops.ImageProjectiveTransformV3(
+    pixels = tf.raw_ops.ImageProjectiveTransformV3(
         images=pixels,
         transforms=augmentation.transforms,
         output_shape=tf.shape(pixels)[1:3],
@@ -88,6 +160,10 @@ def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
+    if settings.downscaling or settings.compression:
+        parts = (pixels, augmentation.side, augmentation.quality)
+        pixels = tf.map_fn(lambda part: _as_file(*part), parts, fn_output_signature=tf.float32)
+    return pixels
 
 
 def draw_frames(settings: Settings, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

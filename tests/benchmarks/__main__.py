@@ -31,6 +31,7 @@ from PIL import Image
 from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
 from helpers import config, model, phantom, predict, training
+from tests.benchmarks import near_duplicates
 
 Row = tuple[str, float, float, str, str]  # what, ours, theirs, what is asked for, note
 
@@ -233,6 +234,7 @@ def main() -> None:
             stages(settings, images, folder / "activations"),
             pipeline(settings, images, folder),
             one_image(settings, images),
+            near_duplicates.rows(),
             memory(folder, given.patients),
             page(folder),
         )

@@ -23,6 +23,7 @@ def main() -> None:
     given = parser.parse_args()
     size = model.read_card(Path(given.model))["input_size"][0]
     guard, root = model.guard.load(Path(given.model)), Path(given.data)
+    network = model.guard.feature_model(model.load(Path(given.model))[0])
     paths = sorted(path for path, split, _ in dataset.image_files(root) if split == "test")
     films = np.stack([images.resize(images.read_image(root / path), size) for path in paths])
     sets = {"test images": films, "top and bottom swapped": films[:, ::-1], "left and right, too": films[:, ::-1, ::-1]}
@@ -30,8 +31,14 @@ def main() -> None:
     rng = np.random.default_rng(0)
     for name, make in strangers.KINDS.items():
         sets[name] = np.stack([images.resize(one, size) for one in make(120, rng)])
+
+    def features(pixels: np.ndarray) -> np.ndarray:
+        return network.predict(pixels[..., None].astype(np.float32), verbose=0)
+
     columns = ("images", "stopped", "called upside down")
-    rows = {name: (len(pixels), *np.mean(guard.judge(pixels), axis=1)) for name, pixels in sets.items()}
+    rows = {
+        name: (len(pixels), *np.mean(guard.judge(pixels, features(pixels)), axis=1)) for name, pixels in sets.items()
+    }
     print(pd.DataFrame(rows, index=columns).T.astype({"images": int}).round(3).to_string())
 
 

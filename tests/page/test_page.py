@@ -217,7 +217,8 @@ def visit(browser, address) -> Visit:
 
 
 def test_the_empty_page_says_what_it_is_for_and_which_model_it_uses(visit):
-    visit.expect_text("Made for frontal chest X-rays of children aged 1 to 5, one hospital. Not a medical device.")
+    visit.expect_text("Made for frontal chest X-rays of children aged 1 to 5, one hospital.")
+    visit.expect_text("On adults it calls almost every film pneumonia. Not a medical device.")
     visit.expect_text("Drop X-rays here, or choose files")
     expect(visit.viewer).to_be_hidden()
     expect(visit.slider("Threshold")).to_be_hidden()  # nothing to decide yet
@@ -705,21 +706,11 @@ def test_behind_a_proxy_that_rewrites_the_host_below_a_path_it_works(browser, fo
             assert status(f"{url}xray/api/kernels/{kernel}") == 404
 
 
-def test_a_proxy_that_keeps_the_host_is_answered_when_its_address_is_told(browser, folder):
+def test_a_proxy_that_keeps_the_host_is_answered_when_its_address_is_told(folder):
     address = ["--base-url", "https://clinic.example/xray/"]
     with served(folder.parent.parent, "helpers.serve", *address, answers="xray/voila/api/shutdown") as url:
-        parts = urllib.parse.urlsplit(url)
-        assert status(f"{url}xray/voila/api/shutdown", {"Host": "clinic.example"}) == 404
-        assert status(f"{url}xray/voila/api/shutdown", {"Host": "other.example"}) == 404
-        connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-        for host, expected in (("other.example", 403), ("clinic.example", 200)):
-            connection.request("GET", "/xray/", headers={"Host": host})
-            answer = connection.getresponse()
-            assert answer.status == expected
-            if expected == 200:
-                connection.close()
-                break
-            answer.read()
+        kernel = f"{url}xray/api/kernels/00000000-0000-0000-0000-000000000000"  # nobody's
+        assert [status(kernel, {"Host": f"{host}.example"}) for host in ("clinic", "other")] == [404, 403]
 
 
 def test_a_dirty_home_changes_nothing(browser, folder, tmp_path):

@@ -185,10 +185,10 @@ def test_changed_setting_is_named_and_only_what_depends_on_it_runs(house, capsys
         (config.NOTEBOOKS / f"{stem}.ipynb").unlink()
     assert runner.main(["--profile", "smoke"]) == 0
     capsys.readouterr()
-    assert runner.main(["--profile", "smoke", "--resume", "--set", "image_size=80"]) == 0
+    assert runner.main(["--profile", "smoke", "--resume", "--set", "rotation=30"]) == 0
     said = capsys.readouterr().out
     assert "01_eda              skipped" in said
-    assert "02_preprocessing    runs: its settings changed (image_size 64 -> 80)" in said
+    assert "02_preprocessing    runs: its settings changed (rotation 15.0 -> 30.0)" in said
     source = config.NOTEBOOKS / "01_eda.ipynb"
     write_notebook(source, BOOT, STAGES["01_eda"] + "\nprint('new')")
     assert runner.main(["--profile", "smoke", "--resume"]) == 0

@@ -20,6 +20,7 @@ BASE = {"image_size": 32, "weights": "none", "dense_units": 8, "batch_size": 8, 
 BASE |= {"fine_tuning_epochs": 1, "fine_tuning_rate": 0.01, "unfrozen_layers": 3, "validation_views": 1}
 MORE_EPOCHS = {"head": "head_epochs", "fine_tuning": "fine_tuning_epochs"}  # with more, `fit` goes on: tested there
 ELSEWHERE = {"data": "elsewhere", "model": "m", "teacher": "t", "weights": "imagenet", "threshold_policy": "youden"}
+ELSEWHERE["fold"] = "1/4"
 
 
 def another(settings: Settings, name: str) -> object:

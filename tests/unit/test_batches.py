@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 
 from helpers import training
@@ -53,7 +53,10 @@ def test_nothing_is_drawn_where_all_ranges_are_zero():
     assert (augmentation.gamma == 1).all()
     assert not augmentation.blur.any()
     assert not augmentation.noise.any()
-    assert [part.dtype for part in augmentation] == [np.float32] * 6 + [np.int32]
+    assert [part.dtype for part in augmentation] == [np.float32] * 6 + [np.int32, np.float32, bool, np.int32, np.int32]
+    assert not augmentation.equalised.any()
+    assert (augmentation.side == SIZE).all()
+    assert (augmentation.quality == 100).all()
 
 
 def test_rotation_stays_in_its_range_and_uses_it():
@@ -124,6 +127,35 @@ def test_mirroring_swaps_half_of_the_images_and_nothing_else():
     np.testing.assert_allclose(after[flipped], before[flipped][:, :, ::-1], atol=0.05)
 
 
+def test_crops_have_their_area_and_shape_and_lie_anywhere_inside():
+    wide, b, left, c, high, top, *_ = draw(crop_area=0.2).transforms.T.astype(np.float64)
+    assert not b.any()
+    assert not c.any()
+    for part, start in ((wide, left), (high, top)):
+        before = (start - (part - 1) / 2) / SIZE  # the edges of the crop, as shares of the size
+        assert before.min() > -1e-6
+        assert (before + part).max() < 1 + 1e-6
+        assert before.max() > 0.4
+    assert 0.17 < (wide * high).min() < 0.25  # a long crop of nearly all would be wider than the image
+    assert np.exp(np.abs(np.log(wide / high))).max() < 4 / 3 + 1e-6
+
+
+def test_what_is_not_asked_for_draws_nothing():
+    plain, cropped = (draw(5, 1, rotation=9, noise=0.1, crop_area=area) for area in (1, 0.5))
+    assert np.array_equal(plain.noise, cropped.noise)
+    assert np.array_equal(plain.seed, cropped.seed)
+
+
+def test_half_of_the_images_are_equalised_compressed_and_scaled_down():
+    augmentation = draw(equalisation=0.8, compression=0.5, downscaling=0.5)
+    assert 0.79 < augmentation.equalised.max() <= 0.8
+    assert 24 <= augmentation.side.min() <= 25
+    assert 52 <= augmentation.quality.min() <= 54
+    unchanged = (augmentation.equalised == 0, augmentation.side == SIZE, augmentation.quality == 100)
+    assert all(0.45 < same.mean() < 0.55 for same in unchanged)
+    assert 0.45 < augmentation.tiled.mean() < 0.55
+
+
 def test_all_together_keep_the_centre_of_the_image():
     a, b, u, c, d, v, *_ = draw(rotation=15, zoom=0.2, shear=8).transforms.T
     centre = (SIZE - 1) / 2
@@ -166,6 +198,46 @@ def test_a_known_angle_turns_the_image_as_pillow_does():
     inner = slice(10, -10)
     ours = changed(pixels, augmentation)[0, inner, inner, 0]
     np.testing.assert_allclose(ours, np.asarray(turned)[inner, inner], atol=3)
+
+
+def test_a_crop_shows_that_part_of_the_image():
+    pixels = smooth()
+    augmentation = draw(1, 2, crop_area=0.3)
+    expected = by_hand(pixels[0], augmentation.transforms[0])
+    np.testing.assert_allclose(changed(pixels, augmentation, crop_area=0.3)[0, ..., 0], expected, atol=0.05)
+
+
+def test_equalisation_is_that_of_pillow():
+    pixels = smooth(2).round()
+    ours = training.equalise(pixels).numpy()[..., 0]
+    pillow = np.stack([np.asarray(ImageOps.equalize(Image.fromarray(one[..., 0].astype(np.uint8)))) for one in pixels])
+    assert np.abs(ours - pillow).max() < 8  # Pillow counts whole steps of the curve
+
+
+def test_equalisation_in_tiles_makes_each_of_them_as_bright():
+    ramp = np.tile(np.linspace(0, 200, SIZE, dtype=np.float32), (SIZE, 1))[None, ..., None]
+    ramp += 50 * (np.indices((SIZE, SIZE)).sum(0) % 2)[None, ..., None]  # a fine pattern on a broad shade
+    ours = training.equalise(ramp.round(), tiles=4).numpy()[0, ..., 0]
+    left, right = ours[:, SIZE // 8 : SIZE // 4], ours[:, -SIZE // 4 : -SIZE // 8]
+    assert abs(left.mean() - right.mean()) < 30 < abs(ramp[..., -SIZE // 4, 0] - ramp[..., SIZE // 4, 0]).mean()
+
+
+def test_a_limit_of_one_leaves_a_curve_without_steep_parts():
+    pixels = np.where(smooth() > 120, 124.0, 120.0).astype(np.float32)  # two levels
+    assert np.ptp(training.equalise(pixels).numpy()) > 100
+    assert np.ptp(training.equalise(pixels, clip=1.0).numpy()) < 10
+
+
+def test_compression_and_scaling_down_lose_detail_but_no_brightness():
+    pixels = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 1)).astype(np.float32)
+    for change, asked in (({"side": [16]}, {"downscaling": 0.8}), ({"quality": [5]}, {"compression": 1})):
+        augmentation = draw(1)._replace(**{name: np.array(value, np.int32) for name, value in change.items()})
+        after = changed(pixels, augmentation, **asked)
+        assert after.shape == pixels.shape
+        assert np.abs(after - pixels).mean() > 10
+        assert abs(after.mean() - pixels.mean()) < 10
+        same = changed(pixels, draw(1), **asked)
+        np.testing.assert_allclose(same, pixels, atol=1e-3)
 
 
 def test_a_quarter_turn_is_exact():

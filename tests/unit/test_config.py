@@ -389,3 +389,16 @@ def test_the_mended_wishes_are_possible():
 )
 def test_the_origin_of_weights_holds_no_folder(weights, origin):
     assert config.weights_origin(make_settings("demo", {"weights": weights, "backbone": "Xception"})) == origin
+
+
+@pytest.mark.parametrize(
+    ("fold", "parsed"), [("", None), ("1/5", (1, 5)), (" 5 / 5 ", (5, 5)), ("series:NORMAL2-IM", "NORMAL2-IM")]
+)
+def test_a_fold_is_a_number_of_so_many_or_a_series(fold, parsed):
+    assert config.parse_fold(make_settings("smoke", {"fold": fold}).fold) == parsed
+
+
+@pytest.mark.parametrize("fold", ["0/5", "6/5", "1/1", "1/", "one", "series:", "0.2"])
+def test_an_impossible_fold_is_refused(fold):
+    with pytest.raises(InputError, match="is no fold; use 1/5 to 5/5"):
+        make_settings("smoke", {"fold": fold})

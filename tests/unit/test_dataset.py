@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers import config, dataset, images
+from helpers import config, dataset, images, phantom
 from helpers.config import InputError
 from tests.torture import inputs
 
@@ -24,6 +26,12 @@ def film(seed: int, width: int = 40, height: int = 30) -> Image.Image:
     """Smooth random shades, another picture for every seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6)).astype(np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded_at(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
 
 
 def write(root: Path, path: str, seed: int, **size) -> Path:
@@ -45,6 +53,8 @@ def write(root: Path, path: str, seed: int, **size) -> Path:
         ("IM-0115-0001.jpeg", "IM-0115", "IM-0115", ""),
         ("NORMAL2-IM-0587-0001-0002.jpeg", "NORMAL2-IM-0587", "IM-0587", ""),
         ("NORMAL2-IM-0007-0001.jpeg", "NORMAL2-IM-0007", "IM-0007", ""),
+        ("VIRUS-1173548-0003.jpeg", "VIRUS-1173548", "1173548", "virus"),
+        ("NORMAL-28501-0001.jpeg", "NORMAL-28501", "28501", ""),
         ("IM-0115.jpeg", "IM-0115.jpeg", "IM-0115.jpeg", ""),
         ("person7_fungus_3.png", "person7_fungus_3.png", "person7_fungus_3.png", ""),
         ("person7_bacteria_25 (copy).jpeg", "person7_bacteria_25 (copy).jpeg", "person7_bacteria_25 (copy).jpeg", ""),
@@ -152,8 +162,7 @@ def test_facts_are_the_files_own(messy, scanned):
     file = messy / "train/PNEUMONIA/holiday.png"
     assert scanned.facts["bytes"][index] == file.stat().st_size
     assert scanned.facts["mean"][index] == pytest.approx(images.read_image(file).mean())
-    assert np.linalg.norm(scanned.thumbnails[index]) == pytest.approx(1, abs=1e-5)
-    assert scanned.thumbnails[index].mean() == pytest.approx(0, abs=1e-6)
+    assert np.array_equal(scanned.thumbnails[index], images.resize(images.read_image(file), 32))
 
 
 @pytest.mark.parametrize(
@@ -316,6 +325,66 @@ def test_shortcuts_leave_out_what_has_one_class_or_no_pixels(messy, scanned, tmp
     assert set(dataset.shortcuts(scanned).columns) == {"train", "test", "p"}
 
 
+def test_shortcuts_without_a_split_of_both_classes_are_unknown(tmp_path):
+    write(tmp_path, "train/NORMAL/a.png", 1)
+    write(tmp_path, "test/PNEUMONIA/b.png", 2)
+    found = dataset.shortcuts(dataset.scan(tmp_path))
+    assert list(found.columns) == ["p"]
+    assert len(found) == 5
+    assert found["p"].isna().all()
+
+
+def test_a_training_image_that_looks_like_a_test_image_is_left_out(tmp_path):
+    for k, path in enumerate(("train/NORMAL/a.png", "train/NORMAL/b.png", "val/NORMAL/c.png", "test/NORMAL/d.png")):
+        write(tmp_path, path, 1 + k, width=120, height=100)
+    likes = {
+        "train/NORMAL/like-d.jpeg": (4, 60),
+        "val/NORMAL/like-d.jpeg": (4, 70),
+        "train/NORMAL/like-a.jpeg": (1, 60),
+    }
+    for path, (seed, quality) in likes.items():
+        film(seed, 120, 100).save(tmp_path / path, quality=quality)
+    (tmp_path / "test/NORMAL/like-d.jpeg").write_bytes(encoded_at(film(4, 120, 100), 80))
+    scanned = dataset.scan(tmp_path)
+    near = dataset.near_duplicates(scanned)
+    manifest = dataset.exclude_near_duplicates(scanned.manifest, near).set_index("path")
+    assert set(manifest.index[manifest["excluded"]]) == {"train/NORMAL/like-d.jpeg", "val/NORMAL/like-d.jpeg"}
+    for path in ("train/NORMAL/like-d.jpeg", "val/NORMAL/like-d.jpeg"):
+        assert manifest.loc[path, "why"].startswith("near duplicate of the test image test/NORMAL/")
+    assert not scanned.manifest["excluded"].any()  # the argument is left alone
+    reasons = dataset.short_reasons(manifest[manifest["excluded"]])
+    assert set(reasons) == {"near duplicate of the test image"}
+
+
+def test_an_excluded_copy_keeps_its_first_reason(tmp_path):
+    write(tmp_path, "test/NORMAL/a.png", 1)
+    shutil.copyfile(tmp_path / "test/NORMAL/a.png", write(tmp_path, "train/NORMAL/b.png", 2))
+    manifest = dataset.scan(tmp_path).manifest
+    near = pd.DataFrame([("test/NORMAL/a.png", "train/NORMAL/b.png", 1.0)], columns=["path_a", "path_b", "correlation"])
+    pd.testing.assert_frame_equal(dataset.exclude_near_duplicates(manifest, near), manifest)
+
+
+@pytest.mark.parametrize("above", [0.99, 0.97])
+def test_near_duplicates_are_those_of_an_exhaustive_search(above):
+    """On phantoms, with copies under noise, brightness and a shift of half a pixel."""
+    drawn, _ = phantom.pretraining_set(40, 66, 0)
+    rng = np.random.default_rng(0)
+    changed = [np.clip(drawn[:20] * 0.8 + 9, 0, 255), drawn[:20] + rng.normal(0, 4, drawn[:20].shape), drawn[:20]]
+    large = np.concatenate([drawn[:, 1:65, 1:65], *(part[:, 1:65, k : k + 64] for k, part in enumerate(changed))])
+    small = np.stack([images.resize(np.clip(image, 0, 255).astype(np.uint8), 32) for image in large])
+    small = np.concatenate([small, np.zeros((2, 32, 32), np.uint8)])  # uniform ones resemble nothing
+    paths = [f"{k:03d}.png" for k in range(len(small))]
+    manifest = pd.DataFrame({"path": paths, "sha256": [*paths[:-1], paths[0]]})
+    found = dataset.near_duplicates(dataset.Scan(manifest, None, small, None, None), above)
+    flat = small[:-2].reshape(len(small) - 2, -1)
+    correlation = np.corrcoef(flat)
+    wanted = {(paths[a], paths[b]) for a, b in np.argwhere(np.triu(correlation, 1) > above)}
+    assert len(wanted) >= 20
+    assert set(zip(found["path_a"], found["path_b"], strict=True)) == wanted
+    values = [correlation[int(a[:3]), int(b[:3])] for a, b in zip(found["path_a"], found["path_b"], strict=True)]
+    assert found["correlation"].tolist() == pytest.approx(values)
+
+
 def test_shared_numbers_are_counted(scanned):
     shared = dataset.shared_numbers(scanned.manifest)
     # bare numbers in both: IM-0001 and person1; as patients only IM-0001, since person1 is bacterial here, viral there
@@ -346,160 +415,6 @@ def test_the_fingerprint_depends_on_names_and_bytes_only(scanned):
     renamed = manifest.assign(path=manifest["path"].str.replace("holiday", "other"))
     assert dataset.dataset_fingerprint(renamed) != print_
     assert len(print_) == 64
-
-
-# Splitting
-
-NO_PAIRS = pd.DataFrame({"path_a": [], "path_b": [], "correlation": []})
-
-
-def make_manifest(normal: int = 60, sick: int = 90, seed: int = 0) -> pd.DataFrame:
-    """A manifest of so many patients per class (one to three images each), a tenth of them in test."""
-    rng, rows = np.random.default_rng(seed), []
-    for k in range(normal):
-        split, patient = ("test" if k % 10 == 9 else "train"), f"{'NORMAL2-' if k % 3 == 0 else ''}IM-{k:04d}"
-        for j in range(rng.integers(1, 4)):
-            rows.append((f"{split}/NORMAL/{patient}-{j:04d}.jpeg", split, "NORMAL", patient, ""))
-    for k in range(sick):
-        # every fifth number belongs to a bacterial and to a viral patient
-        number, subtype = (k - 1 if k % 5 == 4 else k), ("virus" if k % 5 == 4 or k % 3 == 0 else "bacteria")
-        split = "test" if number % 10 == 9 else "train"
-        for j in range(rng.integers(1, 4)):
-            name = f"person{number}_{subtype}_{10 * k + j}.jpeg"
-            rows.append((f"{split}/PNEUMONIA/{name}", split, "PNEUMONIA", f"person{number}_{subtype}", subtype))
-    table = pd.DataFrame(rows, columns=["path", "split", "label", "patient", "subtype"])
-    digests = [f"{i:064x}" for i in range(len(table))]
-    return table.assign(width=1, height=1, sha256=digests, excluded=False, why="").sort_values(
-        "path", ignore_index=True
-    )
-
-
-def part(splits: pd.DataFrame, name: str) -> pd.DataFrame:
-    return splits[splits["split"] == name]
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
-def test_nobody_is_on_both_sides_and_the_shares_are_kept(seed, fraction):
-    manifest = make_manifest(seed=seed)
-    splits = dataset.split(manifest, NO_PAIRS, fraction, seed)
-    train, validation = part(splits, "train"), part(splits, "validation")
-    assert list(splits.columns) == ["path", "split", "label", "patient", "subtype", "group"]
-    assert list(splits["path"]) == sorted(manifest["path"])
-    for one in ("patient", "group"):
-        assert not set(train[one]) & set(validation[one])
-    bare = [{dataset.parse_name(path)[1] for path in side["path"]} for side in (train, validation)]
-    assert not bare[0] & bare[1]
-    share = len(validation) / (len(train) + len(validation))
-    assert share == pytest.approx(fraction, abs=0.05)
-    whole = pd.concat([train, validation])
-    for column in ("label", "subtype"):
-        for value, expected in (whole[column].value_counts(normalize=True)).items():
-            assert (validation[column] == value).mean() == pytest.approx(expected, abs=0.07)
-
-
-def test_the_test_images_stay_where_they_are():
-    manifest = make_manifest()
-    splits = dataset.split(manifest, NO_PAIRS, 0.2, 1)
-    assert set(part(splits, "test")["path"]) == set(manifest.loc[manifest["split"] == "test", "path"])
-
-
-def test_equal_seeds_split_equally_whatever_the_order_of_rows():
-    manifest = make_manifest()
-    once = dataset.split(manifest, NO_PAIRS, 0.2, 1)
-    pd.testing.assert_frame_equal(once, dataset.split(manifest.sample(frac=1, random_state=5), NO_PAIRS, 0.2, 1))
-    other = dataset.split(manifest, NO_PAIRS, 0.2, 2)
-    assert set(part(other, "validation")["path"]) != set(part(once, "validation")["path"])
-    assert manifest["split"].isin(["train", "test"]).all()  # the argument is left alone
-
-
-def test_exact_and_near_duplicates_stay_together():
-    manifest = make_manifest()
-    train = manifest.index[manifest["split"] == "train"]
-    chosen = np.random.default_rng(0).permutation(train)[:40].reshape(20, 2)
-    for a, b in chosen[:10]:
-        manifest.loc[b, "sha256"] = manifest.loc[a, "sha256"]
-    path = manifest["path"]
-    near = pd.DataFrame([(path[a], path[b], 0.995) for a, b in chosen[10:]], columns=NO_PAIRS.columns)
-    near.loc[len(near)] = ("not/in/manifest.jpeg", path[0], 0.999)
-    for seed in range(4):
-        side = dataset.split(manifest, near, 0.5, seed).set_index("path")[["split", "group"]]
-        for a, b in chosen:
-            assert side.loc[path[a]].equals(side.loc[path[b]])
-
-
-def test_groups_join_through_a_chain():
-    """a and b are one patient, b and c near duplicates, c and d of one content: all four stay together."""
-    manifest = make_manifest()
-    names = ["IM-9001-0001", "IM-9001-0002", "IM-9002-0001", "IM-9003-0001"]
-    paths = [f"train/NORMAL/{name}.jpeg" for name in names]
-    more = manifest.head(4).assign(
-        path=paths, split="train", label="NORMAL", patient=[n[:7] for n in names], subtype=""
-    )
-    manifest = pd.concat([manifest, more.assign(sha256=["a" * 64, "b" * 64, "c" * 64, "c" * 64])], ignore_index=True)
-    near = pd.DataFrame([(paths[1], paths[2], 0.999)], columns=NO_PAIRS.columns)
-    groups = dataset.split(manifest, near, 0.2, 1).set_index("path").loc[paths, "group"]
-    assert len(set(groups)) == 1
-
-
-def test_val_joins_train_before_validation_is_cut():
-    manifest = make_manifest()
-    moved = manifest["patient"].isin(manifest.loc[manifest["split"] == "train", "patient"].unique()[:12])
-    manifest.loc[moved, "split"] = "val"
-    splits = dataset.split(manifest, NO_PAIRS, 0.2, 1)
-    assert set(splits["split"]) == {"train", "validation", "test"}
-    in_val = splits[splits["path"].isin(manifest.loc[manifest["split"] == "val", "path"])]
-    assert (in_val["split"] == "train").any()
-
-
-def test_excluded_images_are_in_no_split():
-    manifest = make_manifest()
-    manifest.loc[::7, ["excluded", "why"]] = [True, "unreadable: x"]
-    splits = dataset.split(manifest, NO_PAIRS, 0.2, 1)
-    assert set(splits["path"]) == set(manifest.loc[~manifest["excluded"], "path"])
-
-
-@pytest.mark.parametrize("label", config.LABELS)
-def test_a_missing_class_is_refused(label):
-    manifest = make_manifest()
-    only_test = manifest[(manifest["label"] != label) | (manifest["split"] == "test")]
-    with pytest.raises(InputError, match=f"train has no usable image of {label}"):
-        dataset.split(only_test, NO_PAIRS, 0.2, 1)
-    manifest.loc[manifest["label"] == label, "excluded"] = True
-    with pytest.raises(InputError, match=f"train has no usable image of {label}"):
-        dataset.split(manifest, NO_PAIRS, 0.2, 1)
-
-
-def test_a_single_patient_of_a_class_is_refused():
-    manifest = make_manifest()
-    sick = manifest["label"] == "PNEUMONIA"
-    with pytest.raises(InputError, match="single patient"):
-        dataset.split(manifest[~sick | (manifest["patient"] == "person1_bacteria")], NO_PAIRS, 0.2, 1)
-
-
-@pytest.mark.filterwarnings("ignore:The least populated class")  # of the subtypes; the classes are large enough
-@pytest.mark.parametrize("seed", range(10))
-def test_few_patients_are_enough(seed):
-    """Seven and six patients: a fold may happen to lack a class, another one does not."""
-    splits = dataset.split(make_manifest(7, 6, seed), NO_PAIRS, 0.2, seed)
-    assert part(splits, "train")["label"].nunique() == part(splits, "validation")["label"].nunique() == 2
-
-
-def test_check_split_finds_what_crosses():
-    splits = dataset.split(make_manifest(), NO_PAIRS, 0.2, 1)
-    dataset.check_split(splits)
-    train, validation = part(splits, "train").index, part(splits, "validation").index
-    same_group = splits.copy()
-    same_group.loc[train[0], "group"] = splits.loc[validation[0], "group"]
-    with pytest.raises(InputError, match="1 groups of images are on both sides"):
-        dataset.check_split(same_group)
-    same_number = splits.copy()
-    same_number.loc[train[0], "path"] = splits.loc[validation[0], "path"].replace(".jpeg", "-0009.jpeg")
-    with pytest.raises(InputError, match="on both sides"):
-        dataset.check_split(same_number)
-    one_class = splits.drop(index=[i for i in validation if splits.loc[i, "label"] == "NORMAL"])
-    with pytest.raises(InputError, match="too few patients"):
-        dataset.check_split(one_class)
 
 
 # Tables
@@ -582,6 +497,45 @@ def test_pixels_of_the_scan_are_those_of_read_image(tmp_path):
     (tmp_path / "train/NORMAL/a.jpeg").write_bytes(buffer.getvalue())
     manifest = dataset.scan(tmp_path).manifest
     assert manifest[["width", "height"]].to_numpy().tolist() == [[40, 60]]
+
+
+# Each file is decoded once
+
+
+def test_a_run_decodes_each_image_once(tmp_path, monkeypatch):
+    """What 01 and 02 do, then what 05 does with a saved model on this folder."""
+    root, run = tmp_path / "data", tmp_path / "run"
+    phantom.write_dataset(root, 20, 1)
+    before = {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in root.rglob("*")}
+    run.mkdir()
+    decoded, resized = Counter(), images.resize
+    read = images.read_image
+
+    def counting(source):
+        decoded[hashlib.sha256(source).hexdigest()] += 1
+        return read(source)
+
+    monkeypatch.setattr(images, "read_image", counting)
+    scanned = dataset.scan(root, 48, run)
+    files = Counter(scanned.manifest["sha256"])
+    near = dataset.near_duplicates(scanned)
+    manifest = dataset.exclude_near_duplicates(scanned.manifest, near)
+    dataset.write_table(manifest, run / "manifest.csv")
+    dataset.write_table(near, run / "near_duplicates.csv")
+    images.save_cache(scanned.pixels, np.flatnonzero(~manifest["excluded"]), run / "images.npy")
+    near = dataset.read_table(run / "near_duplicates.csv", "01_eda")
+    splits = dataset.split(dataset.read_table(run / "manifest.csv", "01_eda"), near, 0.2, 1)
+    pixels = images.load_cache(run / "images.npy")
+    assert decoded == files
+    assert len(pixels) == len(splits)
+    for path, square in zip(splits["path"], pixels, strict=True):
+        assert np.array_equal(square, resized(read(root / path), 48))
+    decoded.clear()
+    settings = config.make_settings("chest_xray", {"data": str(root)})
+    dataset.prepare_evaluation(settings, run, 32)
+    assert decoded == files
+    after = {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in root.rglob("*")}
+    assert after == before  # so that a folder that cannot be written to does
 
 
 # oddities

@@ -30,7 +30,7 @@ def destination(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset.download, "DESTINATION", tmp_path / "data" / "chest_xray")
     monkeypatch.setattr(kagglehub, "dataset_download", lambda handle: pytest.fail("nothing should be downloaded"))
     (tmp_path / "data").mkdir()
-    return dataset.DESTINATION
+    return dataset.download.DESTINATION
 
 
 @pytest.fixture

@@ -656,45 +656,6 @@ def test_left_stays_left_and_up_stays_up():
     assert small[:, :20].max() == 0
 
 
-@pytest.fixture
-def folder(tmp_path):
-    rng = np.random.default_rng(1)
-    paths = []
-    for i in range(7):
-        image = Image.fromarray(rng.integers(0, 256, (40 + i, 60)).astype(np.uint8))
-        paths.append(f"{'ab'[i % 2]}/{i}.{'png' if i % 3 else 'jpeg'}")
-        (tmp_path / paths[-1]).parent.mkdir(exist_ok=True)
-        image.save(tmp_path / paths[-1])
-    return tmp_path, paths
-
-
-def test_the_cache_equals_reading_one_by_one(folder):
-    root, paths = folder
-    cache = images.build_cache(root, paths[::-1], 24, root / "images.npy")
-    one_by_one = np.stack([images.resize(images.read_image(root / path), 24) for path in paths[::-1]])
-    assert np.array_equal(cache, one_by_one)
-    assert cache.dtype == np.uint8
-    assert not cache.flags.writeable
-    assert np.array_equal(images.load_cache(root / "images.npy"), cache)
-
-
-def test_a_cache_that_fails_leaves_the_old_one(folder):
-    root, paths = folder
-    before = images.build_cache(root, paths, 24, root / "images.npy").copy()
-    (root / paths[4]).write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"4\.png"):
-        images.build_cache(root, paths, 24, root / "images.npy")
-    assert np.array_equal(images.load_cache(root / "images.npy"), before)
-
-
-def test_a_cache_that_fails_leaves_none(folder):
-    root, paths = folder
-    (root / paths[-1]).unlink()
-    with pytest.raises(InputError, match="cannot be opened"):
-        images.build_cache(root, paths, 24, root / "images.npy")
-    assert not (root / "images.npy").exists()
-
-
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room is reserved on Linux only")
 def test_the_room_of_an_array_is_reserved_before_it_is_filled(tmp_path):
     images.new_array(tmp_path / "x.npy", np.uint8, (1000, 1000))

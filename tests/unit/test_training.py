@@ -429,6 +429,16 @@ def test_hardened_logits_are_plain_ones_and_then_those_of_each_view(cache):
     assert np.array_equal(plain, found[:3])
 
 
+def test_augmented_validation_has_no_crop_that_could_miss_an_opacity(cache):
+    classifier, rows = images_network(), np.arange(20)
+    narrow, wide = (
+        training.hardened_logits(classifier, cache, rows, settings(validation_views=1, crop_area=area))
+        for area in (0.1, 0.5)
+    )
+    assert np.array_equal(narrow, wide)
+    assert not np.array_equal(narrow[20:], narrow[:20])
+
+
 @pytest.mark.usefixtures("graphs")
 def test_epochs_are_judged_on_the_views_too(tmp_path, cache, splits):
     chosen = settings(validation_views=2, noise=0.5, cached_views=0, unfrozen_layers=-1, fine_tuning_epochs=1)
