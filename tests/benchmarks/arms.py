@@ -46,7 +46,10 @@ def prepare(root: Path, folder: Path, size: int, most: int) -> pd.DataFrame:
         drawn = shuffled[order < np.where(shuffled["split"] == "train", most, most // 2)]
         dataset.write_table(drawn, folder / "splits.csv")
         drawn = dataset.read_table(folder / "splits.csv", "02_preprocessing")
-        images.build_cache(root, list(drawn["path"]), size, folder / "images.npy")
+        cache = images.new_array(folder / "images.npy", np.uint8, (len(drawn), size, size))
+        for row, path in enumerate(drawn["path"]):
+            cache[row] = images.resize(images.read_image(root / path), size)
+        cache.flush()
     return dataset.read_table(folder / "splits.csv", "02_preprocessing")
 
 
