@@ -100,8 +100,8 @@ def describe_frequency(card: dict, probability: float) -> str:
 
     "About" is the same tenth, or as many tenths around it as it takes for ENOUGH images.
     """
-    tested, points = (card.get("metrics") or {}).get("test") or {}, card.get("operating_points")
-    grid = [round(at, 6) for at in points["threshold"]] if points else []
+    tested, points = (card.get("metrics") or {}).get("test") or {}, card.get("operating_points") or {"threshold": []}
+    grid = [round(at, 6) for at in points["threshold"]]
     if "prevalence" not in tested or any(tenth / 10 not in grid for tenth in range(10)):
         return ""
     positives, every = round(tested["n"] * tested["prevalence"]), tested["n"]

@@ -167,8 +167,9 @@ class App(Layout):
                 return
             here = self.answers.index(self.chosen.value)
             for found in self.answers[here + 1 :] + self.answers[: here + 1]:
-                shown = found.prediction and not found.hidden
-                if shown and answer.decision(found.prediction, self.predictor.card, self._at()) == "uncertain":
+                if not found.prediction or found.hidden:
+                    continue
+                if answer.decision(found.prediction, self.predictor.card, self._at()) == "uncertain":
                     self.chosen.value = found
                     return
             self.status.value = "<div class='xray' role='status'>No answer of this session is uncertain.</div>"
@@ -217,7 +218,7 @@ class App(Layout):
                 self.worker.submit(self._guarded, self._explain, shown, method)
 
     def _explain(self, shown: Answer, method: str) -> None:
-        if method not in shown.heat:
+        if shown.prediction and method not in shown.heat:
             shown.heat[method] = self.predictor.heatmap(shown.prediction, method)
         with self._drawing:
             if shown is self.chosen.value and method == self.viewer.method:

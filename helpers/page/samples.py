@@ -80,6 +80,6 @@ class Gallery(anywidget.AnyWidget):
     _esm = Path(__file__).with_name("gallery.js")
     thumbnails = traitlets.List(traitlets.Bytes()).tag(sync=True)  # PNG
 
-    def __init__(self, samples: list[Path | bytes], on_choice: Callable[[int], None]):
+    def __init__(self, samples: list[Path | bytes], on_choice: Callable[[int], object]):
         super().__init__(thumbnails=[png(reduced(images.read_image(source), 112)) for source in samples])
         self.on_msg(lambda _, message, __: on_choice(int(message["sample"])))

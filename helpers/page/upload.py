@@ -33,7 +33,8 @@ class Upload(anywidget.AnyWidget):
 
     def __init__(self, on_file: Callable[[str, bytes, bool], Future]):
         super().__init__()
-        self._on_file, self._pieces, self._busy = on_file, bytearray(), Future()
+        self._on_file, self._pieces = on_file, bytearray()
+        self._busy: Future[None] = Future()
         self._busy.set_result(None)
         self.on_msg(self._on_piece)
 

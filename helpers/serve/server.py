@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
-from tornado.web import HTTPError, RedirectHandler, RequestHandler
+from tornado.web import HTTPError, RedirectHandler
 from traitlets.config import Config
 from voila.app import Voila, VoilaKernelWebsocketHandler, VoilaShutdownKernelHandler
 
@@ -18,7 +19,7 @@ class Kernels(AsyncMappingKernelManager):
 
     starting = 0
 
-    async def start_kernel(self, **given) -> str:
+    async def start_kernel(self, **given) -> str:  # type: ignore[override]
         """A new kernel's id; HTTP status 503 where all are taken."""
         if len(self) + self.starting >= MOST_VISITORS:
             raise HTTPError(503, f"{MOST_VISITORS} people are on this page, and it takes no more; come back later.")
@@ -29,7 +30,7 @@ class Kernels(AsyncMappingKernelManager):
             self.starting -= 1
 
 
-class _Vouched:
+class _Vouched(JupyterHandler):
     """A request may come from another host than the one it was sent to, where the page's own cookie vouches for it.
 
     So it is behind a proxy that rewrites the host. Browsers send that cookie with no request that another site has
@@ -57,14 +58,15 @@ class Page(Voila):
     def init_handlers(self) -> list:
         """What answers which address."""
         handlers = super().init_handlers()
-        if self.server_url != "/":
-            handlers.append((self.server_url.rstrip("/"), RedirectHandler, {"url": self.server_url}))
+        below: str = self.base_url
+        if below != "/":
+            handlers.append((below.rstrip("/"), RedirectHandler, {"url": below}))
             self.server_url = "/"
             handlers += super().init_handlers()
         return [(address, OURS.get(handler, handler), *more) for address, handler, *more in handlers]
 
 
-def set_cookies(request: RequestHandler, **_) -> None:
+def set_cookies(request: JupyterHandler, **given) -> None:
     """Before a kernel starts: set the cookie that vouches for a request; and Jupyter's own, which Voila never sets, and
     without which the page's last word, "end my kernel", is not believed."""
     request.set_signed_cookie(_COOKIE, "1", path=request.base_url, samesite="Strict", httponly=True)
