@@ -53,7 +53,7 @@ def prediction(browser: Browser) -> None:
         for name, width in (("page.png", 1280), ("page_phone.png", 400)):
             page = browser.new_page(viewport={"width": width, "height": 1200})
             page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
-            page.locator(".xray-upload input").set_input_files(film)
+            page.locator(".xray-upload input").set_input_files(film, timeout=180_000)
             page.locator("[data-heat=Grad-CAM]").wait_for(timeout=180_000)
             page.wait_for_timeout(1000)  # until all is drawn
             page.locator("body").screenshot(path=DOCS / name)
