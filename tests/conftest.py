@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from helpers import config
 
-COPIED = ("helpers", "notebooks", "requirements", ".gitignore")
+COPIED = ("helpers", "notebooks", "docs", "requirements", ".gitignore")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
 
 

@@ -131,8 +131,8 @@ def _finish(page: str) -> str:
     for part in soup.select("main script, main style"):
         part.decompose()
     for link in soup.select(".md a[href]"):
-        if re.fullmatch(r"\d\d_\w+\.ipynb(#.*)?", str(link["href"])):
-            link["href"] = str(link["href"]).replace(".ipynb", ".html")
+        href = str(link["href"])  # a page lies one folder deeper than its notebook
+        link["href"] = f"../{href}" if href.startswith("../") else re.sub(r"^(\d\d_\w+)\.ipynb", r"\1.html", href)
     for table in soup.select("main table"):
         _align_numbers(table)
         if not table.find_parent(class_="wide"):

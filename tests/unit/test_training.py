@@ -329,7 +329,9 @@ def test_a_stage_depends_on_its_own_settings_the_split_and_the_content_of_what_i
     assert sorted(drawn) == sorted(config.AUGMENTATIONS)
     for name in drawn:  # frames are not for cached views
         without = keys(cached_views=0)
-        assert not set(without) & set(keys(cached_views=0, **{name: True if name == "mirror" else 0.01})), name
+        assert not set(without) & set(
+            keys(cached_views=0, **{name: {"mirror": True, "crop_area": 0.5}.get(name, 0.01)})
+        ), name
     assert changes(weight_decay=0.1) == changes(rate_schedule="cosine") == [False, False, True]
     assert changes(weight_average=0.9) == [False, False, True]
     assert changes(resamples=99) == changes(threshold_policy="0.5") == [False, False, False]
