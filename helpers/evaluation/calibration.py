@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -145,7 +146,8 @@ def calibration_effect(
         shift = logit(prevalence) - logit(fitted_at)
         corrected = calibration | {"intercept": calibration["intercept"] + shift}
         kinds["after, for the prevalence here"] = calibrate(logits, corrected)
-    rows, rng = {}, np.random.default_rng(seed)
+    rows: dict[str, dict[str, Any]] = {}
+    rng = np.random.default_rng(seed)
     for kind, probabilities in kinds.items():
         found = measure(positive, probabilities, 0.5)
         perfect = [measure(rng.random(len(logits)) < probabilities, probabilities, 0.5)["ece"] for _ in range(200)]

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -52,8 +54,8 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, policy: str) -
     0.65
     """
     kind, number = parse_policy(policy)
-    if kind == "fixed":
-        return float(number)
+    if kind == "fixed" and number:
+        return number
     positive, probabilities = checked(labels, probabilities)
     if positive.all() or not positive.any():
         raise InputError(
@@ -72,7 +74,7 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, policy: str) -
     return float(middle if middle > below else scores[best])
 
 
-def operating_points(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, list[float | None]]:
+def operating_points(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, list[float | Any]]:
     """Sensitivity and specificity at every hundredth, for a page whose reader moves the threshold.
 
     Parameters

@@ -173,7 +173,7 @@ def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
             environment = ENVIRONMENT | config.clean_environment(Path(empty)) | {"PYTHONPATH": paths}
             manager = _manager(executed.parent / "kernel.log", environment)
             encryption = "auto" if zmq.has("curve") else "disabled"
-            options = {"KernelManager": {"transport_encryption": encryption}}
+            options: dict = {"KernelManager": {"transport_encryption": encryption}}
             options |= {"NotebookClient": {"kernel_manager_class": manager}}
             papermill.execute_notebook(
                 source,
