@@ -122,7 +122,7 @@ def _align_numbers(table: Tag) -> None:
         texts = [cell.get_text().strip() for cell in cells if cell.name == "td"]
         if any(texts) and all(_NUMBER.fullmatch(text) for text in texts):
             for cell in cells:
-                cell["class"] = [*cell.get_attribute_list("class"), "n"]
+                cell["class"] = " ".join([*cell.get_attribute_list("class"), "n"])
 
 
 def _finish(page: str) -> str:
