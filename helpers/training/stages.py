@@ -323,7 +323,7 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
     chosen = config.non_default(settings, [name for name in names if name not in by_content])
     if stage == "fine_tuning" and settings.rate_schedule == "warm-up":
         chosen["warm-up"] = WARM_UP
-    contents = [hashlib.sha256(np.ascontiguousarray(images)).hexdigest()]
+    contents = [hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()]
     if settings.weights == "phantoms":
         contents.append(_pretraining_key(settings))
     elif Path(settings.weights).is_file():
