@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -146,7 +145,7 @@ def calibration_effect(
         shift = logit(prevalence) - logit(fitted_at)
         corrected = calibration | {"intercept": calibration["intercept"] + shift}
         kinds["after, for the prevalence here"] = calibrate(logits, corrected)
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict] = {}
     rng = np.random.default_rng(seed)
     for kind, probabilities in kinds.items():
         found = measure(positive, probabilities, 0.5)

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -74,7 +72,7 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, policy: str) -
     return float(middle if middle > below else scores[best])
 
 
-def operating_points(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, list[float | Any]]:
+def operating_points(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, list]:
     """Sensitivity and specificity at every hundredth, for a page whose reader moves the threshold.
 
     Parameters
