@@ -139,7 +139,7 @@ def image_grid(images: list[np.ndarray], titles: list[str], columns: int = 4, wi
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
         axis.set_title(title, fontsize=9)
-    figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03)
+    figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
 
 
 def learning_curves(history: pd.DataFrame, title: str) -> None:

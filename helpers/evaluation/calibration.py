@@ -145,7 +145,8 @@ def calibration_effect(
         shift = logit(prevalence) - logit(fitted_at)
         corrected = calibration | {"intercept": calibration["intercept"] + shift}
         kinds["after, for the prevalence here"] = calibrate(logits, corrected)
-    rows, rng = {}, np.random.default_rng(seed)
+    rows: dict[str, dict] = {}
+    rng = np.random.default_rng(seed)
     for kind, probabilities in kinds.items():
         found = measure(positive, probabilities, 0.5)
         perfect = [measure(rng.random(len(logits)) < probabilities, probabilities, 0.5)["ece"] for _ in range(200)]

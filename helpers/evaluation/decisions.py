@@ -52,8 +52,8 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, policy: str) -
     0.65
     """
     kind, number = parse_policy(policy)
-    if kind == "fixed":
-        return float(number)
+    if kind == "fixed" and number:
+        return number
     positive, probabilities = checked(labels, probabilities)
     if positive.all() or not positive.any():
         raise InputError(
@@ -72,7 +72,7 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, policy: str) -
     return float(middle if middle > below else scores[best])
 
 
-def operating_points(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, list[float | None]]:
+def operating_points(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, list]:
     """Sensitivity and specificity at every hundredth, for a page whose reader moves the threshold.
 
     Parameters

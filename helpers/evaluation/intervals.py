@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from helpers.config import InputError
-from helpers.evaluation.metrics import METRICS, checked, number, weighted
+from helpers.evaluation.metrics import METRICS, Values, checked, number, weighted
 
 Z = 1.96  # of 95% intervals
 
@@ -72,7 +72,7 @@ def _least_ece(gaps: np.ndarray, drawn: np.ndarray) -> float:
 
 def _estimates(
     labels: ArrayLike, probabilities: ArrayLike, threshold: float, patients: Iterable, resamples: int, seed: int
-) -> tuple[dict[str, dict[str, float | None]], dict[str, np.ndarray], dict[str, int]]:
+) -> tuple[dict[str, Values], dict[str, np.ndarray], dict[str, int]]:
     """`bootstrap`'s result, the values (resamples,) of each metric that it rests on, and of how many patients it is.
 
     Of a metric of two groups, such as AUC, the smaller one counts.
@@ -103,7 +103,7 @@ def _estimates(
 
 def bootstrap(
     labels: ArrayLike, probabilities: ArrayLike, threshold: float, patients: Iterable, resamples: int, seed: int
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, Values]:
     """Metrics with 95% intervals from resampling patients, whose images resemble each other (cluster bootstrap).
 
     Parameters
@@ -223,7 +223,7 @@ def paired_differences(
     patients: Iterable,
     resamples: int = 2000,
     seed: int = 0,
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, Values]:
     """Metrics of `other` minus those of `one`, on the same images, with 95% intervals from resampling patients.
 
     Parameters
@@ -254,9 +254,9 @@ def paired_differences(
     Medicine 27 (MOVER). Altman and Bland (2011), How to obtain the P value from a confidence interval, BMJ 343.
     """
     sides = [_estimates(labels, p, threshold, patients, resamples, seed) for p, threshold in (one, other)]
-    result = {}
+    result: dict[str, Values] = {}
     for name in METRICS:
-        (a, drawn_a, patients_a), (b, drawn_b, patients_b) = ([part[name] for part in side] for side in sides)
+        (a, drawn_a, patients_a), (b, drawn_b, patients_b) = ((v[name], d[name], n[name]) for v, d, n in sides)
         kept = np.isfinite(drawn_a) & np.isfinite(drawn_b)
         result[name] = dict.fromkeys(("difference", "low", "high", "p"))
         if None not in (a["low"], b["low"]) and 2 * kept.sum() >= resamples:
@@ -268,12 +268,12 @@ def paired_differences(
 def _difference(a: dict, b: dict, drawn_a: np.ndarray, drawn_b: np.ndarray, patients: int) -> dict[str, float]:
     """`b` minus `a`, each "value", "low" and "high" with its resamples: "difference", "low", "high" and "p"."""
     difference = b["value"] - a["value"]
-    likely = [_on_logit_scale(m["value"], drawn) for m, drawn in ((a, drawn_a), (b, drawn_b))]
+    likely_a, likely_b = _on_logit_scale(a["value"], drawn_a), _on_logit_scale(b["value"], drawn_b)
     if (drawn_b - drawn_a).std() < 1e-12 and 0 < a["value"] < 1:
         low, high = np.array(logit_interval((1 + difference) / 2, 0.0, patients)) * 2 - 1
         p = 1.0
-    elif all(drawn is not None for drawn in likely):
-        change = likely[1] - likely[0]
+    elif likely_a is not None and likely_b is not None:
+        change = likely_b - likely_a
         low, high = np.percentile(change, [2.5, 97.5])
         p = np.clip(2 * min((change <= 0).mean(), (change >= 0).mean()), 1 / change.size, 1)
     else:
@@ -331,7 +331,7 @@ def predictive_values(sensitivity: dict, specificity: dict, prevalence: float) -
     return result[0], result[1]
 
 
-def _ratio_interval(top: tuple[float, ...], bottom: tuple[float, ...]) -> tuple[float, float]:
+def _ratio_interval(top: Sequence[float], bottom: Sequence[float]) -> tuple[float, float]:
     """95% interval of the ratio of two independent estimates, each (value, low, high)."""
     (x, x_low, x_high), (y, y_low, y_high) = top, bottom
     least, most, divisor = x_low * (2 * x - x_low), x_high * (2 * x - x_high), y_low * (2 * y - y_low)

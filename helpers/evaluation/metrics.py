@@ -7,14 +7,18 @@ of unequal length, NaN, out of range) raises config.InputError.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from helpers.config import InputError
 
-METRICS = ("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
+METRICS: tuple[str, ...] = ("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 METRICS += ("precision", "npv", "f1", "brier", "ece")
+
+Values = dict[str, float | Any]  # or None where undefined: Any, since callers know where
 
 
 def checked(
@@ -115,7 +119,7 @@ def number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def measure(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> dict[str, float | None]:
+def measure(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> Values:
     """Every metric of these images.
 
     Parameters

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from helpers.config import InputError
 from helpers.images import greys
@@ -109,7 +110,7 @@ def _load(data: bytes, passes: int = 1) -> Image.Image:
     except Image.DecompressionBombError:
         raise InputError(f"has too many megapixels; at most {MOST_PIXELS / 1e6:.0f} are read.") from None
     check_size(*image.size, _MOST_HEAVY if image.format == "WEBP" else 0)
-    if image.format == "TIFF":  # a tile of it may be larger than the picture
+    if isinstance(image, TiffImageFile):  # a tile of it may be larger than the picture
         check_size(*(int(image.tag_v2.get(tag, 0)) for tag in (_TILE_HEIGHT, _TILE_WIDTH)))
     if image.format in ("JPEG", "MPO"):  # MPO, where it announces more pictures
         check_scans(data, passes * image.width * image.height)
@@ -143,12 +144,12 @@ def _grey(image: Image.Image, data: bytes) -> np.ndarray:
             values, opaque = deep(slice(top, top + 1))
             some.append(np.where(opaque > 0, values, np.nan)[0, ::step])
         low, high = greys.value_range(np.concatenate(some), (0, 65535) if image.mode != "F" else (0, 1))
-        for rows in greys.strips(*grey.shape):
+        for rows in greys.strips(grey):
             values, opaque = deep(rows)
             grey[rows] = greys.to_uint8(np.clip(greys.between(low, high)(values), 0, 1) * opaque)
-        return 255 - grey if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0 else grey
+        return 255 - grey if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0 else grey
     clear = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA")
-    for rows in greys.strips(*grey.shape):
+    for rows in greys.strips(grey):
         strip = image.crop((0, rows.start, image.width, rows.stop))
         if clear:
             strip = strip.convert("RGBA")
@@ -169,13 +170,13 @@ def _deep(image: Image.Image, data: bytes) -> Callable[[slice], tuple[np.ndarray
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return lambda rows: (cut(image, rows), np.ones(1))
     again = Image.open(io.BytesIO(data), formats=_FORMATS)
-    how = again.tile[0].args if again.tile else ""
-    mode, _, order = (how if isinstance(how, str) else str(how[0])).partition(";16")
+    how = again.tile[0].args if again.tile else None
+    mode, _, order = (str(how[0]) if isinstance(how, tuple) else how or "").partition(";16")
     if order not in _OTHER_ORDER or mode not in ("RGB", "RGBX", "RGBA", "LA"):
         return None
     check_size(*image.size, _MOST_HEAVY)
     other = "RGBA" if mode == "LA" else f"{mode};16{_OTHER_ORDER[order]}"
-    again.tile = [one._replace(args=other if isinstance(how, str) else (other, *one.args[1:])) for one in again.tile]
+    again.tile = [t._replace(args=(other, *t.args[1:]) if isinstance(t.args, tuple) else other) for t in again.tile]
     again.load()
 
     def values(rows: slice) -> tuple[np.ndarray, np.ndarray]:

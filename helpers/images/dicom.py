@@ -163,11 +163,12 @@ def _check_frame(frame: bytes, layout: Layout, syntax: UID, notes: list[str]) ->
 
     Refused is a frame of another size than the file's header says: its decoder would believe the frame.
     """
+    found: tuple[int, int, int, int] | None
     if frame.startswith(b"\xff\x4f\xff\x51"):  # without a wrapper, in which pydicom can turn for ever
         right, bottom, left, top, samples, depth = struct.unpack_from(">4I16xHB", frame, 8)
         found, decoder = (bottom - top, right - left, samples, (depth & 0x7F) + 1), JPEG2000  # and its HT kind
     elif frame.startswith(b"\xff\xd8"):
-        *found, decoder = _jpeg_header(frame) or (None, None)
+        found, decoder = _jpeg_header(frame) or (None, UID(""))
         check_scans(frame, layout.rows * layout.columns)
     elif syntax == RLELossless or frame[1:8] == b"\0\0\0\x40\0\0\0":  # has no size of its own
         return layout, RLELossless
@@ -175,7 +176,7 @@ def _check_frame(frame: bytes, layout: Layout, syntax: UID, notes: list[str]) ->
         found, decoder = None, UID("")
         if not re.match("1.2.840.10008.1.2.4.([5-8][0-9]|9[0-3]|20[1-3])$", syntax):
             raise InputError(f"stores its pixels in a way{_named(syntax)} that cannot be decoded here.")
-    if not decoder or tuple(found[:2]) != layout[:2] or found[2] not in (1, 3) or not 2 <= found[3] <= 16:
+    if not found or found[:2] != layout[:2] or found[2] not in (1, 3) or not 2 <= found[3] <= 16:
         raise InputError(f"{DAMAGED}: its frame is of another size or kind than the header says.")
     samples, bits = found[2:]
     if samples != layout.samples or (bits > 8) != (layout.allocated > 8):
@@ -187,8 +188,8 @@ def _check_frame(frame: bytes, layout: Layout, syntax: UID, notes: list[str]) ->
     return layout, decoder
 
 
-def _jpeg_header(frame: bytes) -> tuple[int, int, int, int, UID] | None:
-    """(height, width, samples, bits, decoder) of a JPEG or JPEG-LS stream; None where its header is not as it must be.
+def _jpeg_header(frame: bytes) -> tuple[tuple[int, int, int, int], UID] | None:
+    """(height, width, samples, bits) and decoder of a JPEG or JPEG-LS stream; None where its header is wrong.
 
     At a gap, or a depth of more than 16 bits, gdcm ends the process.
     """
@@ -205,7 +206,7 @@ def _jpeg_header(frame: bytes) -> tuple[int, int, int, int, UID] | None:
                 decoder = JPEGBaseline8Bit
             elif marker not in (0xC3, 0xF7) and b"\xff\xd9" not in frame[-16:]:  # gdcm would fill it up in silence
                 raise InputError("cannot be read as an image: it is truncated, its compressed pixels end early.")
-            found = height, width, parts, bits, decoder
+            found = (height, width, parts, bits), decoder
         place += 2 + length
     return None
 
@@ -261,7 +262,7 @@ def _from_colour(frame: np.ndarray, layout: Layout) -> np.ndarray:
     if layout.allocated == 8 and not brightness:
         return np.asarray(Image.fromarray(frame.astype(np.uint8)).convert("L"))
     grey = np.empty(frame.shape[:2], np.uint8)
-    for rows in greys.strips(*grey.shape):
+    for rows in greys.strips(grey):
         grey[rows] = greys.to_uint8(greys.between(low, high)(luminance(frame[rows])))
     return grey
 

@@ -10,8 +10,9 @@ _STRIP = 1_000_000  # pixels that are computed with at once: a whole film in flo
 _FEWEST_STEPS = 16  # between black and white: with fewer, stretching them would show noise
 
 
-def strips(height: int, width: int) -> Iterator[slice]:
-    """Rows of an image, some at a time."""
+def strips(image: np.ndarray) -> Iterator[slice]:
+    """Rows of an image (height, width), some at a time."""
+    height, width = image.shape
     rows = max(1, _STRIP // width)
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 

@@ -61,7 +61,7 @@ def numbers(part: pydicom.Dataset, name: str) -> list[float]:
     if isinstance(value, bytes) and dictionary_VR(Tag(name)) in ("DS", "IS"):
         value = value.decode("latin-1").strip(" \0").split("\\")
     elif isinstance(value, bytes):  # "US", or "US or SS", which nobody has to know
-        order = "<u2" if element.is_little_endian else ">u2"
+        order = "<u2" if element.is_little_endian else ">u2"  # type: ignore[attr-defined]  # it is a RawDataElement
         value = np.frombuffer(value, order).tolist() if len(value) in (2, 4, 6) else None
     if value is None or isinstance(value, pydicom.Sequence):
         return []

@@ -29,7 +29,7 @@ def to_grey(dicom: pydicom.Dataset, frame: np.ndarray, layout: Layout, native: b
     shown = _presentation(dicom, rescaled(aligned(some[~padded(some)])), nominal, step, notes)
     falling = layout.photometric == "MONOCHROME1" or text(dicom, "PresentationLUTShape") == "INVERSE"
     grey = np.empty(frame.shape, np.uint8)
-    for rows in greys.strips(*grey.shape):
+    for rows in greys.strips(grey):
         strip = greys.to_uint8(shown(rescaled(aligned(frame[rows]))))
         grey[rows] = np.where(padded(frame[rows]), 0, 255 - strip if falling else strip)
     return grey
@@ -109,9 +109,9 @@ def _presentation(
     """
     tables = [table for item in items(dicom, "VOILUTSequence") if (table := _table(item, bool(known.min() < 0)))]
     for look_up, ends in tables:
-        shares = greys.between(*ends)
-        if _shows(shares(look_up(known))):
-            return lambda values, look_up=look_up, shares=shares: shares(look_up(values))
+        shown = _then(look_up, greys.between(*ends))
+        if _shows(shown(known)):
+            return shown
     function = text(dicom, "VOILUTFunction") or ("LINEAR" if "VOILUTFunction" not in dicom else "")
     centres, widths = numbers(dicom, "WindowCenter"), numbers(dicom, "WindowWidth")
     for centre, width in zip(centres, widths, strict=False):
@@ -125,9 +125,12 @@ def _presentation(
     for look_up, _ in tables:
         low, high = greys.bulk(look_up(known))
         if high - low >= 16:  # else it shows nothing of the film
-            shares = greys.between(low, high)
-            return lambda values, look_up=look_up, shares=shares: shares(look_up(values))
+            return _then(look_up, greys.between(low, high))
     return greys.between(*greys.value_range(known, nominal))
+
+
+def _then(first: Curve, second: Curve) -> Curve:
+    return lambda values: second(first(values))
 
 
 def _window(centre: float, width: float, function: str, step: float) -> Curve | None:
@@ -148,4 +151,4 @@ def _shows(shares: np.ndarray) -> bool:
     """
     low, high = greys.bulk(shares)
     both = min(high, 1) - max(low, 0)
-    return both > 0.6 * min(high - low, 1) and both >= 1 / 3 and np.mean((shares > 0) & (shares < 1)) >= 0.1
+    return both > 0.6 * min(high - low, 1) and both >= 1 / 3 and bool(np.mean((shares > 0) & (shares < 1)) >= 0.1)

@@ -185,7 +185,7 @@ def weights_sha256(model: keras.Model) -> str:
     """Fingerprint of a model's weights as they are, whatever file they came from."""
     digest = hashlib.sha256()
     for array in model.get_weights():
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -195,5 +195,5 @@ def weight_change(before: keras.Model, after: keras.Model) -> pd.DataFrame:
     for old, new in zip(before.layers, after.layers, strict=True):
         if old.weights:
             a, b = (np.concatenate([np.ravel(w) for w in layer.get_weights()]) for layer in (old, new))
-            rows.append((old.name, float(np.linalg.norm(b - a) / max(np.linalg.norm(a), 1e-12))))
+            rows.append((old.name, float(np.linalg.norm(b - a) / max(float(np.linalg.norm(a)), 1e-12))))
     return pd.DataFrame(rows, columns=["layer", "relative change"]).set_index("layer")

@@ -9,7 +9,7 @@ thumbnails' space when turned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,8 @@ USUAL = 0.95  # of training images have a usual frame
 _SIDE, _COMPONENTS = 32, 40
 MOST = 2000  # training images that are learnt from: more of them cost memory and change little
 
+Films = Collection[np.ndarray]  # uint8 (height, width) each, of any size
+
 
 class Space(NamedTuple):
     """Where training images lie; `limit` is the score above which another one does not belong to them."""
@@ -35,7 +37,7 @@ class Space(NamedTuple):
     variance: np.ndarray  # float32 (k,): along each component
     centre: np.ndarray  # float32 (2,): usual log distance from the space, and within it
     precision: np.ndarray  # float32 (2, 2): inverse covariance of these two
-    limit: np.ndarray  # float32 ()
+    limit: np.ndarray | np.float32
 
     def distances(self, vectors: np.ndarray) -> np.ndarray:
         """float64 (n, 2): logarithm of the squared distance from the space, and of that within it (Mahalanobis)."""
@@ -57,7 +59,7 @@ class Space(NamedTuple):
 def _fit(train: np.ndarray, validation: np.ndarray, false_alarms: float) -> Space:
     pca = PCA(min(_COMPONENTS, len(train) // 2, train.shape[1]), svd_solver="covariance_eigh").fit(train)
     parts = (part.astype(np.float32) for part in (pca.mean_, pca.components_, pca.explained_variance_ + 1e-6))
-    space = Space(*parts, np.zeros(2), np.eye(2), np.float32(np.inf))
+    space = Space._make([*parts, np.zeros(2), np.eye(2), np.float32(np.inf)])
     distances = space.distances(train)
     spread = np.cov(distances.T) + 1e-6 * np.eye(2)
     centre, precision = distances.mean(axis=0).astype(np.float32), np.linalg.inv(spread).astype(np.float32)
@@ -71,9 +73,9 @@ class Guard(NamedTuple):
 
     thumbnails: Space
     features: Space | None = None
-    usual: np.ndarray = np.float32(np.inf)  # thumbnails' score below which an image is framed as training images are
+    usual: np.ndarray | np.float32 = np.float32(np.inf)  # thumbnails' score up to which a frame is usual
 
-    def judge(self, pixels: Sequence[np.ndarray], features: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def judge(self, pixels: Films, features: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """bool (n,) twice: which of `pixels` are out of distribution, and which are upside down.
 
         `pixels` are n of uint8 (height, width), `features` float32 (n, d) what `feature_model` makes of them. Upside
@@ -89,12 +91,12 @@ class Guard(NamedTuple):
             out |= self.features.outside(self.features.distances(features))
         return out, upside_down
 
-    def unusual_frames(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+    def unusual_frames(self, pixels: Films) -> np.ndarray:
         """bool (n,): whose thumbnails are unlike most training images', as they are where a film is cut or tilted."""
         return self.thumbnails.scores(self.thumbnails.distances(thumbnails(pixels))) > self.usual
 
 
-def thumbnails(pixels: Sequence[np.ndarray]) -> np.ndarray:
+def thumbnails(pixels: Films) -> np.ndarray:
     """float64 (n, 1024) of n images uint8 (height, width), each with mean 0 and deviation 1, unless nearly uniform."""
     small = [Image.fromarray(one).resize((_SIDE, _SIDE), Image.Resampling.BOX) for one in pixels]
     flat = np.stack([np.asarray(one, np.float64).ravel() for one in small])
@@ -121,7 +123,7 @@ def fit(
     held_out = thumbnails(validation) if len(validation) else np.empty((0, _SIDE**2))
     space = _fit(small, held_out, allowed)
     usual = np.float32(np.quantile(space.scores(space.distances(small)), USUAL))
-    if train_features is None:
+    if train_features is None or validation_features is None:
         return Guard(space, None, usual)
     return Guard(space, _fit(train_features.astype(np.float64), validation_features, allowed), usual)
 

@@ -38,7 +38,8 @@ class Answer:
 
     def warnings(self, card: dict) -> list[str]:
         """Why not to trust the number, without the uncertain range, which is part of the answer."""
-        told = dict.fromkeys([predict.age_warning(card, self.age), *self.prediction.warnings])  # each once
+        found = self.prediction.warnings if self.prediction else ()
+        told = dict.fromkeys([predict.age_warning(card, self.age), *found])  # each once
         return [warning for warning in told if warning and warning != predict.UNCERTAIN]
 
 
@@ -148,23 +149,23 @@ def decision(prediction: predict.Prediction, card: dict, threshold: float) -> st
     return "PNEUMONIA" if prediction.probability >= threshold else "NORMAL"
 
 
-def verdict(answer: Answer, card: dict, threshold: float) -> tuple[str, str, str]:
-    """Colour, icon and words of an answer without error."""
-    colour, icon, words = VERDICTS[decision(answer.prediction, card, threshold)]
-    return colour, icon, "Upside down, as it seems" if predict.UPSIDE_DOWN in answer.prediction.warnings else words
+def verdict(prediction: predict.Prediction, card: dict, threshold: float) -> tuple[str, str, str]:
+    """Colour, icon and words."""
+    colour, icon, words = VERDICTS[decision(prediction, card, threshold)]
+    return colour, icon, "Upside down, as it seems" if predict.UPSIDE_DOWN in prediction.warnings else words
 
 
 def describe(answer: Answer, card: dict, threshold: float) -> str:
     """One answer as HTML; file names are shown as text, never as markup."""
     title = f"<h2>{html.escape(answer.file)}</h2>"
-    if answer.error:
+    if not answer.prediction:
         return (
             f"<div class='xray'>{title}<div class='xray-banner' role='alert'><b>This file cannot be used:</b> "
             f"{html.escape(answer.error)}</div></div>"
         )
     if answer.hidden:
         return f"<div class='xray'>{title}<p>What do you see? Say it below, then the model's answer is shown.</p></div>"
-    p, (colour, icon, words) = answer.prediction.probability, verdict(answer, card, threshold)
+    p, (colour, icon, words) = answer.prediction.probability, verdict(answer.prediction, card, threshold)
     found = answer.warnings(card)
     items = "".join(f"<li>{html.escape(warning)}</li>" for warning in found)
     banner = f"<div class='xray-banner' role='alert'><b>⚠ Read this first</b><ul>{items}</ul></div>" if found else ""
@@ -204,9 +205,9 @@ def _scale(p: float, card: dict, threshold: float, colour: str) -> str:
 
 def report(answer: Answer, card: dict, threshold: float, model: str) -> dict:
     """What the browser writes into the report of one image; {} where there is nothing to report."""
-    if answer.error or answer.hidden:
+    if not answer.prediction or answer.hidden:
         return {}
-    _, _, words = verdict(answer, card, threshold)
+    _, _, words = verdict(answer.prediction, card, threshold)
     band = card.get("uncertain") if threshold == card["threshold"] else None
     lines = [f"Warning: {warning}" for warning in answer.warnings(card)]
     lines += [f"Uncertain range: {band[0]:.3f} to {band[1]:.3f}"] if band else []

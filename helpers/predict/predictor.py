@@ -95,7 +95,7 @@ class Predictor:
     def _frame_decides(self, decoded: list[np.ndarray], pixels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         """bool (n,): whose label is another one in another frame, of those whose frame is unlike most in training."""
         found = np.zeros(len(pixels), bool)
-        rows = np.flatnonzero(self.guard.unusual_frames(pixels)) if self.guard else []
+        rows = np.flatnonzero(self.guard.unusual_frames(pixels)) if self.guard else np.empty(0, int)
         for share in FRAMES if len(rows) else ():
             other = np.stack([images.resize(reframed(decoded[row], share), self.size) for row in rows])
             found[rows] |= (self.probabilities(other) >= self.threshold) != (probabilities[rows] >= self.threshold)

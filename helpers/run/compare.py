@@ -76,16 +76,15 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     if both.empty:
         raise InputError(f"{first} and {second} have no test image in common: there is nothing to compare.")
     ill = both["label"] == evaluation.POSITIVE
-    thresholds = [metrics["test"]["threshold"] for metrics in (metrics_a, metrics_b)]
-    pair = list(zip((both["probability_a"], both["probability_b"]), thresholds, strict=True))
-    values = [measure(ill, *one) for one in pair]
-    rows = []
-    for name, change in evaluation.paired_differences(ill, *pair, both["patient_a"]).items():
+    one = both["probability_a"], metrics_a["test"]["threshold"]
+    other = both["probability_b"], metrics_b["test"]["threshold"]
+    values, compared = [measure(ill, *one), measure(ill, *other)], []
+    for name, change in evaluation.paired_differences(ill, one, other, both["patient_a"]).items():
         numbers = [_text(value[name]) for value in values]
         interval = f"{_text(change['difference'], '+')} ({_text(change['low'], '+')} to {_text(change['high'], '+')})"
         p = change["p"]
-        rows.append((report.human_name(name), *numbers, interval, "< 0.001" if p and p < 0.001 else _text(p)))
-    table = pd.DataFrame(rows, columns=["metric", first, second, "difference (95% interval)", "p"])
+        compared.append((report.human_name(name), *numbers, interval, "< 0.001" if p and p < 0.001 else _text(p)))
+    table = pd.DataFrame(compared, columns=["metric", first, second, "difference (95% interval)", "p"])
     same = (both["probability_a"] == both["probability_b"]).all()
     chance = f"{len(table)} metrics are tested and p is not corrected for that: one below 0.05 may be chance."
     parts += [(f"Test, {len(both)} images in common", table), ("How to read p", chance)]

@@ -42,10 +42,10 @@ ENVIRONMENT = {
 def private_memory(process: psutil.Process) -> int:
     """Bytes of memory that are a process's own, not pages of files it maps or shares; 0 once it is gone."""
     try:
-        if sys.platform == "linux":
-            memory = process.memory_info()
-            return max(memory.rss - memory.shared, 0)
-        return process.memory_full_info().uss
+        if sys.platform != "linux":
+            return process.memory_full_info().uss
+        memory = process.memory_info()
+        return max(memory.rss - memory.shared, 0)
     except psutil.Error:
         return 0
 
@@ -173,7 +173,7 @@ def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
             environment = ENVIRONMENT | config.clean_environment(Path(empty)) | {"PYTHONPATH": paths}
             manager = _manager(executed.parent / "kernel.log", environment)
             encryption = "auto" if zmq.has("curve") else "disabled"
-            options = {"KernelManager": {"transport_encryption": encryption}}
+            options: dict = {"KernelManager": {"transport_encryption": encryption}}
             options |= {"NotebookClient": {"kernel_manager_class": manager}}
             papermill.execute_notebook(
                 source,

@@ -122,7 +122,7 @@ def _align_numbers(table: Tag) -> None:
         texts = [cell.get_text().strip() for cell in cells if cell.name == "td"]
         if any(texts) and all(_NUMBER.fullmatch(text) for text in texts):
             for cell in cells:
-                cell["class"] = [*cell.get("class", []), "n"]
+                cell["class"] = " ".join([*cell.get_attribute_list("class"), "n"])
 
 
 def _finish(page: str) -> str:
@@ -141,12 +141,12 @@ def _finish(page: str) -> str:
     for heading in soup.select("main .md :is(h1, h2, h3, h4)"):
         slug = re.sub(r"[^\w]+", "-", heading.get_text().lower()).strip("-") or "section"
         names = itertools.chain([slug], (f"{slug}-{number}" for number in itertools.count(2)))
-        heading["id"] = next(name for name in names if name not in taken)
-        taken.add(heading["id"])
+        heading["id"] = anchor = next(name for name in names if name not in taken)
+        taken.add(anchor)
         for contents in soup.select("ul.toc") if heading.name in ("h2", "h3") else ():
-            link = soup.new_tag("a", attrs={"href": f"#{heading['id']}"}, string=heading.get_text().strip())
-            contents.append(soup.new_tag("li", attrs={"class": heading.name}))
-            contents.contents[-1].append(link)
+            link = soup.new_tag("a", attrs={"href": f"#{anchor}"}, string=heading.get_text().strip())
+            contents.append(link)
+            link.wrap(soup.new_tag("li", attrs={"class": heading.name}))
     return str(soup)
 
 

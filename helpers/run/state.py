@@ -110,8 +110,8 @@ def why_not_done(entry: dict, parts: dict, folder: Path, stem: str) -> str:
         return " and ".join(found) or "what it depends on changed"
     owed = {name: number for number, names in WRITES.items() for name in names}  # the last that writes it
     for name, digest in entry.get("wrote", {}).items():
-        found = sha256(folder / name)
-        if name in owed and (not found or (owed[name] == stem[:2] and found != digest)):
+        there = sha256(folder / name)
+        if name in owed and (not there or (owed[name] == stem[:2] and there != digest)):
             return f"{name} is missing or was changed"
     return ""
 

@@ -81,7 +81,7 @@ def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) 
     transforms = np.stack([a, b, x, c, d, y, zero, zero], axis=1)
     floats = (part.astype(np.float32) for part in (transforms, gain, offset, gamma, blur, noise))
     shares, whole = equalised.astype(np.float32), (part.astype(np.int32) for part in (small, quality))
-    return Augmentation(*floats, seed, shares, tiled, *whole)
+    return Augmentation._make([*floats, seed, shares, tiled, *whole])
 
 
 def equalise(pixels: tf.Tensor, tiles: int = 1, clip: float = 256.0) -> tf.Tensor:
@@ -255,7 +255,7 @@ def viewed_batches(
 
     As they are, or with one `change` per row, drawn with `settings`.
     """
-    if change is None:
+    if change is None or settings is None:
         data = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda row: _read(images, row))
     else:
         data = tf.data.Dataset.from_tensor_slices((rows, change)).batch(batch_size)

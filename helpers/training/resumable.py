@@ -70,8 +70,8 @@ def fit(
         print("  ".join(f"{name} {value:.4g}" for name, value in state["history"][-1].items()), flush=True)
     best = keras.saving.load_model(folder / _file(_best(state)), compile=False)
     history = pd.DataFrame(state["history"])
-    figures = sorted(set(history) - {"epoch", "loss", "seconds"})  # the file of the state sorts them, too
-    return best, history[["epoch", "loss", *figures, "seconds"]]
+    columns = sorted(set(history) - {"epoch", "loss", "seconds"})  # the file of the state sorts them, too
+    return best, history[["epoch", "loss", *columns, "seconds"]]
 
 
 def seed_draws(classifier: keras.Model, seed: Sequence[int]) -> None:

@@ -140,14 +140,16 @@ def fit_guard(
 ) -> model.guard.Guard:
     """The out-of-distribution check of `classifier`, learnt from the rows `train` of the image cache.
 
-    Its limits let 99% of the rows `validation` pass, as they are and under the views of `hardened_batches` together: a
-    frame or a tone that the model was trained for is no reason to warn.
+    Its limits let 99% of the rows `validation` pass. Thumbnails are of the images as they are. Features also need the
+    views of `hardened_batches`, in learning and for the limit, and are left out without any: those of plain images tell
+    one JPEG compression from another, so that all published originals, resized here, would be out of distribution.
     """
-    network, rows = model.guard.feature_model(classifier), train[:: -(-len(train) // model.guard.MOST)]
-    held_out = hardened_batches(images, validation, settings)
-    films = [film.astype(np.uint8) for batch in held_out.as_numpy_iterator() for film in batch[..., 0]]
-    features = predict_rows(network, images, rows), network.predict(held_out, verbose=0)
-    return model.guard.fit([images[row] for row in rows], films, *features)
+    films = [[images[row] for row in rows] for rows in (train[:: -(-len(train) // model.guard.MOST)], validation)]
+    if not settings.validation_views:
+        return model.guard.fit(*films)
+    network, some = model.guard.feature_model(classifier), train[:: -(-4 * len(train) // model.guard.MOST)]
+    seen = (network.predict(hardened_batches(images, rows, settings), verbose=0) for rows in (some, validation))
+    return model.guard.fit(*films, *seen)
 
 
 def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, weights: np.ndarray) -> Validate:
@@ -323,7 +325,7 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
     chosen = config.non_default(settings, [name for name in names if name not in by_content])
     if stage == "fine_tuning" and settings.rate_schedule == "warm-up":
         chosen["warm-up"] = WARM_UP
-    contents = [hashlib.sha256(np.ascontiguousarray(images)).hexdigest()]
+    contents = [hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()]
     if settings.weights == "phantoms":
         contents.append(_pretraining_key(settings))
     elif Path(settings.weights).is_file():

@@ -32,7 +32,7 @@ DISTRIBUTIONS = packages_distributions()
 
 def listed(name: str) -> dict[str, str]:
     """{canonical name: comment} of the requirements in `requirements/<name>`."""
-    found = {}
+    found: dict[str, str] = {}
     for line in (REQUIREMENTS / name).read_text(encoding="utf-8").splitlines():
         requirement, _, comment = line.partition("#")
         if requirement.strip() and not requirement.startswith("-"):

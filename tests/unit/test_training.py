@@ -431,6 +431,19 @@ def test_hardened_logits_are_plain_ones_and_then_those_of_each_view(cache):
     assert np.array_equal(plain, found[:3])
 
 
+def test_the_check_sees_features_where_there_are_augmented_views(cache):
+    classifier, train, held_out = images_network(), np.arange(20), np.arange(20, 32)
+    plain, viewed = (
+        training.fit_guard(classifier, cache, train, held_out, settings(validation_views=views, noise=0.1))
+        for views in (0, 2)
+    )
+    assert plain.features is None
+    assert np.array_equal(plain.thumbnails.mean, viewed.thumbnails.mean)  # thumbnails are of plain images alone
+    features = training.predict_rows(model.guard.feature_model(classifier), cache, held_out)
+    assert not viewed.features.outside(viewed.features.distances(features)).any()  # the limit was set on these, too
+    assert viewed.judge(cache[held_out], features + 1e3)[0].all()
+
+
 def test_augmented_validation_has_no_crop_that_could_miss_an_opacity(cache):
     classifier, rows = images_network(), np.arange(20)
     narrow, wide = (
