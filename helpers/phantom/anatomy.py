@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
 
@@ -158,7 +159,7 @@ def _pose(rng, width: int, height: int) -> _View:
     )
 
 
-def _place(view: _View, points: np.ndarray) -> np.ndarray:
+def _place(view: _View, points: ArrayLike) -> np.ndarray:
     """Points (..., 3) of the patient, projected to pixels (..., 2)."""
     x, y, z = np.moveaxis(np.asarray(points, float), -1, 0)
     return view.scale * np.stack([x + view.yaw * z, y - view.lift * z], -1) @ view.turn.T + view.origin
@@ -249,7 +250,7 @@ def _body(view: _View, patient: Patient) -> np.ndarray:
     x, y = view.x[::2, ::2], view.y[::2, ::2]
     half = _wall(np.maximum(y, 0.3)) + patient.fat + 0.08
     thick = (2 * (patient.depth + 0.4 * patient.fat) * _chord((x / half) ** 2) * _edge(y - 0.05, 0.7)) ** 2
-    parts = [(0.9, (0, -0.9), (0, 0.3), 0.34), (1.3, (0, view.head - 0.3), (0, view.head), 0.5)]
+    parts = [(0.9, (0.0, -0.9), (0.0, 0.3), 0.34), (1.3, (0.0, view.head - 0.3), (0.0, view.head), 0.5)]
     for side in (-1, 1):
         shoulder, hand = _arm(view, side)
         parts += [(0.6, (side * 0.1, 0.0), shoulder, 0.27), (0.55, shoulder, hand, 0.26)]
@@ -299,7 +300,7 @@ def _gas(view: _View, patient: Patient) -> np.ndarray:
     return gas
 
 
-def _trees(view: _View, patient: Patient) -> tuple[np.ndarray, np.ndarray]:
+def _trees(view: _View, patient: Patient) -> tuple[np.ndarray, ...]:
     """Layers 0-1 of the vessels, and of the airways beside them that show where the lung is filled."""
     rng = np.random.default_rng(patient.seed)
     height, width = view.x.shape
@@ -329,20 +330,20 @@ def _trees(view: _View, patient: Patient) -> tuple[np.ndarray, np.ndarray]:
 
 def _bones(view: _View, patient: Patient) -> np.ndarray:
     """Optical depth of ribs, spine, collar bones, shoulder blades and upper arms."""
-    side = np.array([-1.0, 1.0]).reshape(1, 2, 1)
+    sides = np.array([-1.0, 1.0]).reshape(1, 2, 1)
     n = np.arange(12).reshape(-1, 1, 1)
     around = np.linspace(0.04, 0.84, 48) * np.pi
     root = -0.12 + patient.ribs * n * (0.8 + 0.02 * n)
     fall = patient.slope * (0.55 + 0.06 * n) * (around / np.pi) ** 1.2 - 0.06 * np.sin(around)
     wide = _wall(root + 0.3 * patient.slope) + 0.03
-    ribs = np.broadcast_arrays(side * wide * np.sin(around), root + fall, -patient.depth * wide * np.cos(around))
-    ribs = _place(view, np.stack(ribs, -1))
+    lines = np.broadcast_arrays(sides * wide * np.sin(around), root + fall, -patient.depth * wide * np.cos(around))
+    ribs = _place(view, np.stack(lines, -1))
     back = _bone(ribs[:, :, :29], 0.036 * view.scale, 0.65)
     front = _bone(ribs[:8, :, 27:], np.linspace(0.035, 0.045, 21) * view.scale, 0.6)
 
     turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-    n = np.arange(-5, 16).reshape(-1, 1)
-    y, w = 0.147 * n, 0.1 + 0.002 * n
+    vertebra = np.arange(-5, 16).reshape(-1, 1)
+    y, w = 0.147 * vertebra, 0.1 + 0.002 * vertebra
     x = patient.curve * np.sin(2 * y)
     square = [np.sign(t) * np.abs(t) ** 0.35 for t in (np.cos(turn), np.sin(turn))]
     spine = []
@@ -364,8 +365,8 @@ def _bones(view: _View, patient: Patient) -> np.ndarray:
         arm = (x0 + (x1 - x0) * t, y0 + (y1 - y0) * t, 0 * t)
         girdle += _bone(_place(view, np.stack(arm, -1)), (0.06 + 0.04 * np.exp(-9 * t)) * view.scale, 0.6)
         girdle += _bone(_place(view, np.stack(collar, -1)), (0.033 + 0.03 * np.abs(t - 0.5)) * view.scale, 0.6)
-        blade = [(1.05, 0.06), (1.0, 0.25), (0.9, 0.74), (0.83, 0.7), (0.74, 0.25), (0.8, 0.02)]
-        blade = np.column_stack([np.multiply(blade, (side, 1)), np.full(6, -0.5)])
+        corners = [(1.05, 0.06), (1.0, 0.25), (0.9, 0.74), (0.83, 0.7), (0.74, 0.25), (0.8, 0.02)]
+        blade = np.column_stack([np.multiply(corners, (side, 1)), np.full(6, -0.5)])
         core = blade.mean(0) + 0.86 * (blade - blade.mean(0))
         blades += [(_place(view, blade), 1.0), (_place(view, core), 0.3)]
     tangent = 1 + 0.6 * np.minimum(np.abs(view.x), 1) ** 6

@@ -37,7 +37,8 @@ def _plan(patients: int, seed: int) -> tuple[list, list]:
     """[(index, finding, [image paths])] for every patient, and [(path, path of its exact copy)]."""
     rng = np.random.default_rng([seed, 0, 2])
     tested = max(5, round(patients / 4))
-    plan, copies, healthy, named = [], [], 0, set()
+    plan: list[tuple[int, str, list[str]]] = []
+    copies, healthy, named = [], 0, set()
     for split, count in (("test", tested), ("train", patients - tested)):
         ill = round(0.55 * count)
         viral = max(1, round(ill / 3))
