@@ -144,12 +144,13 @@ def fit_guard(
     views of `hardened_batches`, in learning and for the limit, and are left out without any: those of plain images tell
     one JPEG compression from another, so that all published originals, resized here, would be out of distribution.
     """
-    films = [[images[row] for row in rows] for rows in (train[:: -(-len(train) // model.guard.MOST)], validation)]
+    films = [images[row] for row in train[:: -(-len(train) // model.guard.MOST)]]
+    held_out = [images[row] for row in validation]
     if not settings.validation_views:
-        return model.guard.fit(*films)
+        return model.guard.fit(films, held_out)
     network, some = model.guard.feature_model(classifier), train[:: -(-4 * len(train) // model.guard.MOST)]
     seen = (network.predict(hardened_batches(images, rows, settings), verbose=0) for rows in (some, validation))
-    return model.guard.fit(*films, *seen)
+    return model.guard.fit(films, held_out, *seen)
 
 
 def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, weights: np.ndarray) -> Validate:
