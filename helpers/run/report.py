@@ -219,7 +219,9 @@ def write_index(folder: Path) -> Path:
         notebooks.append(entry | more | {"code": provenance.commit_of(entry)})
     if parameters.get("model"):  # what a training would have been is nobody's
         own = {name for name, field in config.FIELDS.items() if field.metadata["notebook"] in ("01", "05", "06")}
-        parameters = {name: value for name, value in parameters.items() if name in own - {"threshold_policy"}}
+        parameters = {
+            name: value for name, value in parameters.items() if name in own - {"threshold_policy", "image_size"}
+        }
     found |= {"record": record, "run": record.get("run", folder.name), "banner": of_phantoms(record, folder)}
     found |= {"notebooks": notebooks, "last": provenance.commit_of(record.get("git") or {}), "cost": cost}
     found |= {"parameters": parameters, "stale": state.unevaluated(record, folder)}

@@ -277,7 +277,7 @@ def test_existing_run_refuses_what_it_cannot_take_back(house, capsys):
     recorded_run(house)
     assert "--from 01" in refusal(capsys, "--name", "smoke", "--only", "05", "--set", "seed=2")
     for resumed in ([], ["--resume"]):
-        words = ["--name", "smoke", "--from", "05", *resumed, "--set", "image_size=96"]
+        words = ["--name", "smoke", "--from", "05", *resumed, "--set", "validation_fraction=0.3"]
         assert "use --from 02" in refusal(capsys, *words)
     assert "profile smoke" in refusal(capsys, "--name", "smoke", "--profile", "demo", "--resume")
     for words in (["--from", "05", "--set", "model=m", "--data", str(house)], ["--only", "05", "--set", "model=m"]):
@@ -438,7 +438,8 @@ def test_a_kernel_that_dies_while_it_starts_is_said_in_words(house, monkeypatch,
 def test_saved_model_on_another_folder(house):
     model, data = house / "model", house / "data"
     model.mkdir()
-    data.mkdir()
+    (data / "test" / "NORMAL").mkdir(parents=True)
+    (data / "test" / "NORMAL" / "a.jpeg").touch()
     (model / "model.json").write_text("{}", encoding="utf-8")
     words = ["--name", "other", "--from", "05", "--set", f"model={model}", "--data", str(data)]
     wanted = plan.make_plan(plan.parse(words), "other")
