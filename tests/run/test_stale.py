@@ -84,7 +84,7 @@ def test_settings_of_later_notebooks_change_no_file_of_a_notebook(smoke, stem):
     shutil.rmtree(folder / "training")
     try:
         for name in state.WRITES[stem[:2]]:
-            if name != "model/model.json":  # 05 adds to what 04 wrote
+            if name not in ("model/model.json", "model/guard.npz"):  # 05 adds to what 04 wrote, and loads both
                 (folder / name).unlink()
         words = [f"{name}={value}" for name, value in changed.items()]
         done = smoke.clone.python("helpers.run", "--name", "later", "--only", stem[:2], "--set", *words)
