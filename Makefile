@@ -30,7 +30,7 @@ reports: $(READY) ## run the seven notebooks into reports/demo (or PROFILE=chest
 test: $(DEV_READY) ## run all tests
 	$(PY) -m pytest $(ARGS)
 
-test-fast: $(DEV_READY) ## run the unit tests, under 90 seconds: the loop while you write
+test-fast: $(DEV_READY) ## run the unit tests: the loop while you write
 	$(PY) -m pytest tests/unit $(ARGS)
 
 torture: $(DEV_READY) ## kill runs, fill the disk, feed oddities, fuzz the readers (about 90 minutes)
