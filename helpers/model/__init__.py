@@ -1,6 +1,6 @@
 """The classifier: build and freeze it; save, load and describe it; know what it was not made for."""
 
-from helpers.model import guard
+from helpers.model import ood
 from helpers.model.build import add_head, backbone_layers, build_backbone, freeze, layers_table, logit_model
 from helpers.model.build import parameter_counts, parts_table, set_precision, small_cnn, weight_change, weights_sha256
 from helpers.model.efficientnet_lite import read_torch_weights

@@ -10,7 +10,7 @@ import keras
 
 from helpers import config, storage
 from helpers.config import InputError, Settings
-from helpers.model import guard
+from helpers.model import ood
 from helpers.model.build import first_line
 
 FORMAT = 1
@@ -22,15 +22,15 @@ def save(model: keras.Model, folder: Path, card: dict) -> None:
     aside = folder / "part.keras"
     keras.Model(model.inputs[0], model.output, name=model.name).save(aside)  # not compiled: without the optimizer
     storage.put(aside, folder / "model.keras")
-    (folder / guard.FILE).unlink(missing_ok=True)  # an older model's: notebook 05 makes one for this model
+    (folder / ood.FILE).unlink(missing_ok=True)  # an older model's: notebook 05 makes one for this model
     write_card(folder, card | {"input_size": list(model.input_shape[1:])})
 
 
 def write_card(folder: Path, card: dict) -> None:
     """Write model.json beside model.keras, with the current format and the checksums of the files beside it."""
     sums = {"sha256": storage.sha256(folder / "model.keras")}
-    if (folder / guard.FILE).is_file():
-        sums["guard_sha256"] = storage.sha256(folder / guard.FILE)
+    if (folder / ood.FILE).is_file():
+        sums["guard_sha256"] = storage.sha256(folder / ood.FILE)
     given = {name: value for name, value in card.items() if name != "guard_sha256"}
     storage.write_json(folder / "model.json", given | {"format": FORMAT} | sums)
 
@@ -47,7 +47,7 @@ def read_card(folder: Path) -> dict:
         raise InputError(f"{card_file} is damaged: {error!r}.") from error
     if number > FORMAT:
         raise InputError(f"{card_file} has format {number}; this code reads up to {FORMAT}: update it.")
-    for file, wanted in ((model_file, digest), (folder / guard.FILE, card.get("guard_sha256"))):
+    for file, wanted in ((model_file, digest), (folder / ood.FILE, card.get("guard_sha256"))):
         if wanted and not (file.is_file() and storage.sha256(file) == wanted):
             raise InputError(f"{file} does not fit the checksum in model.json: one of them was changed or damaged.")
     size, calibration = card.get("input_size"), card.get("calibration")
@@ -94,11 +94,11 @@ def copy(source: Path, target: Path) -> None:
     if source.resolve() == target.resolve():
         return
     target.mkdir(parents=True, exist_ok=True)
-    names = ("model.keras", *([guard.FILE] if "guard_sha256" in card else []), "model.json")
+    names = ("model.keras", *([ood.FILE] if "guard_sha256" in card else []), "model.json")
     try:
         for name in names:
             shutil.copyfile(source / name, target / f"{name}.part")
-        (target / guard.FILE).unlink(missing_ok=True)
+        (target / ood.FILE).unlink(missing_ok=True)
         for name in names:
             storage.put(target / f"{name}.part", target / name)
     finally:

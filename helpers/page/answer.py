@@ -142,7 +142,7 @@ def describe_prevalence(card: dict, threshold: float, prevalence: float) -> str:
 
 def decision(prediction: predict.Prediction, card: dict, threshold: float) -> str:
     """One of the keys of VERDICTS."""
-    if prediction.stranger:
+    if prediction.out_of_distribution:
         return "not for this model"
     if threshold == card["threshold"]:
         return "uncertain" if prediction.uncertain else prediction.label

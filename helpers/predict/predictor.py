@@ -27,17 +27,17 @@ class Prediction:
     probability: float  # calibrated P(pneumonia), 0-1
     label: str  # "PNEUMONIA" where probability >= threshold, else "NORMAL"
     threshold: float
-    stranger: bool  # does not look like the images the model was made for, is upside down, or shows next to nothing
+    out_of_distribution: bool  # unlike the images the model was made for, upside down, or almost uniform
     uncertain: bool  # within the model's band around the threshold, where a reader has to decide
     warnings: tuple[str, ...]  # why the number may not mean much
     pixels: np.ndarray  # uint8 (size, size): what the model saw
 
 
 class Predictor:
-    """A loaded model folder: model.keras, the threshold, calibration and band of its model.json, and its guard."""
+    """A loaded model folder: network, calibration, threshold, uncertain range, out-of-distribution check."""
 
-    def __init__(self, classifier: keras.Model, card: dict, door: model.guard.Guard | None = None):
-        self.classifier, self.card, self.guard = classifier, card, door
+    def __init__(self, classifier: keras.Model, card: dict, ood_check: model.ood.OodCheck | None = None):
+        self.classifier, self.card, self.ood_check = classifier, card, ood_check
         outputs = [classifier.get_layer(name).output for name in ("logit", "pooling")]
         self._network = keras.Model(classifier.inputs[0], outputs)
         self.size = int(classifier.input_shape[1])
@@ -50,7 +50,7 @@ class Predictor:
         classifier, card = model.load(folder)
         if card.get("threshold") is None:
             raise InputError(f"the model in {folder} has no threshold yet: run 05_evaluation first.")
-        return cls(classifier, card, model.guard.load(folder) if "guard_sha256" in card else None)
+        return cls(classifier, card, model.ood.load(folder) if "guard_sha256" in card else None)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Calibrated P(pneumonia), float64 (n,), of pixels (n, size, size), 0-255."""
@@ -71,7 +71,9 @@ class Predictor:
         decoded = list(decoded)
         pixels = np.stack([images.resize(one.pixels, self.size) for one in decoded])
         probabilities, features = self._see(pixels)
-        strange, inverted = self.guard.judge(pixels, features) if self.guard else np.zeros((2, len(pixels)), bool)
+        strange, inverted = (
+            self.ood_check.judge(pixels, features) if self.ood_check else np.zeros((2, len(pixels)), bool)
+        )
         framing = self._frame_decides([one.pixels for one in decoded], pixels, probabilities) & ~strange
         parts = zip(decoded, pixels, strange, inverted, framing, probabilities, strict=True)
         for one, seen, odd, turned, parting, probability in parts:
@@ -83,8 +85,8 @@ class Predictor:
                 found.insert(0, UPSIDE_DOWN if turned else STRANGE.format(made_for(self.card)))
             if uncertain or parting:
                 found.append(FRAMING if parting else UNCERTAIN)
-            stranger, uncertain = bool(odd) or uniform, bool(uncertain or parting)
-            yield Prediction(float(probability), label, self.threshold, stranger, uncertain, tuple(found), seen)
+            outlier, uncertain = bool(odd) or uniform, bool(uncertain or parting)
+            yield Prediction(float(probability), label, self.threshold, outlier, uncertain, tuple(found), seen)
 
     def _notes(self, one: images.Decoded) -> Iterator[str]:
         """What the file says against a prediction by this model; a patient's age, where the model is for children."""
@@ -95,7 +97,7 @@ class Predictor:
     def _frame_decides(self, decoded: list[np.ndarray], pixels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         """bool (n,): whose label is another one in another frame, of those whose frame is unlike most in training."""
         found = np.zeros(len(pixels), bool)
-        rows = np.flatnonzero(self.guard.unusual_frames(pixels)) if self.guard else np.empty(0, int)
+        rows = np.flatnonzero(self.ood_check.unusual_frames(pixels)) if self.ood_check else np.empty(0, int)
         for share in FRAMES if len(rows) else ():
             other = np.stack([images.resize(reframed(decoded[row], share), self.size) for row in rows])
             found[rows] |= (self.probabilities(other) >= self.threshold) != (probabilities[rows] >= self.threshold)

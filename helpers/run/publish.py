@@ -35,7 +35,7 @@ def publish(run: str, target: Path) -> None:
         raise InputError(f"reports/{run} was not trained on the public dataset: the card would say what is not so.")
     if record["parameters"].get("model"):
         raise InputError(f"reports/{run} evaluates a saved model: publish the run that trained it.")
-    size = sum((folder / "model" / name).stat().st_size for name in ("model.keras", model.guard.FILE))
+    size = sum((folder / "model" / name).stat().st_size for name in ("model.keras", model.ood.FILE))
     if size > MOST_BYTES:
         raise InputError(f"the model of reports/{run} has {size / 1e6:.1f} MB; a clone takes {MOST_BYTES / 1e6:.0f}.")
     settings, command, entries = state.recorded_settings(record), record["command"], record["notebooks"]
@@ -109,5 +109,5 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{config.relative_path(config.PRETRAINED)}: model.keras, model.json, {model.guard.FILE}, MODEL_CARD.md")
+    print(f"{config.relative_path(config.PRETRAINED)}: model.keras, model.json, {model.ood.FILE}, MODEL_CARD.md")
     return 0

@@ -113,7 +113,7 @@ def predict_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray
     return predict_rows(model.logit_model(classifier), images, rows)[:, 0].astype(np.float64)
 
 
-def hardened_batches(images: np.ndarray, rows: np.ndarray, settings: Settings) -> tf.data.Dataset:
+def augmented_validation_batches(images: np.ndarray, rows: np.ndarray, settings: Settings) -> tf.data.Dataset:
     """Batches of `rows` as they are, then under each of `validation_views` draws of the training augmentation.
 
     View after view, each in the order of `rows`. Images of another collection differ from validation as augmented ones
@@ -129,28 +129,33 @@ def hardened_batches(images: np.ndarray, rows: np.ndarray, settings: Settings) -
     return data
 
 
-def hardened_logits(classifier: keras.Model, images: np.ndarray, rows: np.ndarray, settings: Settings) -> np.ndarray:
-    """Logits of `hardened_batches`, float64 (n * (1 + views),)."""
-    logits = model.logit_model(classifier).predict(hardened_batches(images, rows, settings), verbose=0)
+def augmented_validation_logits(
+    classifier: keras.Model, images: np.ndarray, rows: np.ndarray, settings: Settings
+) -> np.ndarray:
+    """Logits of `augmented_validation_batches`, float64 (n * (1 + views),)."""
+    logits = model.logit_model(classifier).predict(augmented_validation_batches(images, rows, settings), verbose=0)
     return logits[:, 0].astype(np.float64)
 
 
-def fit_guard(
+def fit_ood_check(
     classifier: keras.Model, images: np.ndarray, train: np.ndarray, validation: np.ndarray, settings: Settings
-) -> model.guard.Guard:
+) -> model.ood.OodCheck:
     """The out-of-distribution check of `classifier`, learnt from the rows `train` of the image cache.
 
-    Its limits let 99% of the rows `validation` pass. Thumbnails are of the images as they are. Features also need the
-    views of `hardened_batches`, in learning and for the limit, and are left out without any: those of plain images tell
-    one JPEG compression from another, so that all published originals, resized here, would be out of distribution.
+    Its limits let 99% of the rows `validation` pass. Thumbnails are of the images as they are. Features also need
+    the views of `augmented_validation_batches`, in learning and for the limit, and are left out without any: those of
+    plain images tell one JPEG compression from another, so that all published originals, resized here, would be out of
+    distribution.
     """
-    films = [images[row] for row in train[:: -(-len(train) // model.guard.MOST)]]
+    films = [images[row] for row in train[:: -(-len(train) // model.ood.MOST)]]
     held_out = [images[row] for row in validation]
     if not settings.validation_views:
-        return model.guard.fit(films, held_out)
-    network, some = model.guard.feature_model(classifier), train[:: -(-4 * len(train) // model.guard.MOST)]
-    seen = (network.predict(hardened_batches(images, rows, settings), verbose=0) for rows in (some, validation))
-    return model.guard.fit(films, held_out, *seen)
+        return model.ood.fit(films, held_out)
+    network, some = model.ood.feature_model(classifier), train[:: -(-4 * len(train) // model.ood.MOST)]
+    seen = (
+        network.predict(augmented_validation_batches(images, rows, settings), verbose=0) for rows in (some, validation)
+    )
+    return model.ood.fit(films, held_out, *seen)
 
 
 def binary_validation(data: Callable[[], tf.data.Dataset], labels: np.ndarray, weights: np.ndarray) -> Validate:
@@ -189,7 +194,7 @@ def load_teacher(settings: Settings) -> keras.Model:
     return teacher
 
 
-def taught(data: tf.data.Dataset, teacher: keras.Model, batch_size: int) -> tf.data.Dataset:
+def distillation_batches(data: tf.data.Dataset, teacher: keras.Model, batch_size: int) -> tf.data.Dataset:
     """`data`, its targets half what they were and half what `teacher` says of the same augmented images.
 
     Distillation (Hinton et al. 2015, Distilling the knowledge in a neural network) by a teacher that sees what its
@@ -234,7 +239,7 @@ def train_stage(
 
     With `cached_views`, the frozen layers run once per view and only the rest is trained on their activations; else,
     and where no layer is frozen, every epoch goes through the whole network with new augmentation, and is judged on
-    `hardened_batches`. Checkpoints go to `run`/training/<stage>.
+    `augmented_validation_batches`. Checkpoints go to `run`/training/<stage>.
     Returns the best model and the history, as `fit`.
     """
     head = stage == "head"
@@ -272,10 +277,10 @@ def train_stage(
 
         def epoch_batches(epoch: int) -> tf.data.Dataset:
             data = augmentation.training_batches(images, *train, settings, first + epoch)
-            return taught(data, teacher, settings.batch_size) if teacher else data
+            return distillation_batches(data, teacher, settings.batch_size) if teacher else data
 
         def held_out() -> tf.data.Dataset:
-            return hardened_batches(images, held_rows, settings)
+            return augmented_validation_batches(images, held_rows, settings)
 
     if head:
         compile_model(network, settings.head_rate, settings)

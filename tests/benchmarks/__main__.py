@@ -131,7 +131,7 @@ def one_image(settings: config.Settings, images: np.ndarray) -> Iterator[Row]:
     """A prediction from JPEG bytes, and one with a heatmap, against the bare call of the model, warm."""
     classifier = model.add_head(model.build_backbone(settings), settings)
     card = {"threshold": 0.5, "calibration": {"slope": 1.0, "intercept": 0.0}}
-    predictor = predict.Predictor(classifier, card, model.guard.fit(images, images))
+    predictor = predict.Predictor(classifier, card, model.ood.fit(images, images))
     film, _ = phantom.draw(np.random.default_rng(0), "bacteria")
     buffer = io.BytesIO()
     Image.fromarray(film).save(buffer, "JPEG")

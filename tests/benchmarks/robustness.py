@@ -79,7 +79,7 @@ def on_test(predictor: Predictor, root: Path) -> pd.DataFrame:
         beyond = predictor.card["uncertain"][1] if predictor.card.get("uncertain") else predictor.threshold
         normal = frame["label"] == "NORMAL"
         rows[name] |= {
-            "out of distribution": np.mean([one.stranger for one in predictions]),
+            "out of distribution": np.mean([one.out_of_distribution for one in predictions]),
             "uncertain": np.mean([one.uncertain for one in predictions]),
             "wrong without a warning": sum(
                 bad and not one.warnings for bad, one in zip(wrong, predictions, strict=True)
@@ -100,8 +100,8 @@ def elsewhere(predictor: Predictor, folder: Path) -> pd.DataFrame:
         rows[place] = {
             "images": len(part),
             "unreadable": len(part) - len(read),
-            "out of distribution": sum(one.stranger for one in read),
-            "uncertain": sum(one.uncertain and not one.stranger for one in read),
+            "out of distribution": sum(one.out_of_distribution for one in read),
+            "uncertain": sum(one.uncertain and not one.out_of_distribution for one in read),
             "called pneumonia": sum(one.label == "PNEUMONIA" for one in read),
             "pneumonia without a warning": sure.count("PNEUMONIA"),
             "normal without a warning": sure.count("NORMAL"),

@@ -327,10 +327,12 @@ def test_at_the_model_s_own_threshold_it_is_told_how_often_its_certainty_was_rig
     assert "fitted to the test images" not in text
 
 
-def test_a_stranger_gets_no_decision_at_any_threshold(page, monkeypatch):
+def test_an_outlier_gets_no_decision_at_any_threshold(page, monkeypatch):
     predicted = page.predictor.predict_decoded
     monkeypatch.setattr(
-        page.predictor, "predict_decoded", lambda d: (dataclasses.replace(p, stranger=True) for p in predicted(d))
+        page.predictor,
+        "predict_decoded",
+        lambda d: (dataclasses.replace(p, out_of_distribution=True) for p in predicted(d)),
     )
     assert "Not like the images this model was made for" in upload(page, "cat.png", png(SICK))
     for threshold in (0.4, 0.01):
@@ -339,7 +341,10 @@ def test_a_stranger_gets_no_decision_at_any_threshold(page, monkeypatch):
 
 
 def test_an_upside_down_film_is_said_to_be_so(page, monkeypatch):
-    predicted, turned = page.predictor.predict_decoded, {"stranger": True, "warnings": (predict.UPSIDE_DOWN,)}
+    predicted, turned = (
+        page.predictor.predict_decoded,
+        {"out_of_distribution": True, "warnings": (predict.UPSIDE_DOWN,)},
+    )
     monkeypatch.setattr(
         page.predictor, "predict_decoded", lambda d: (dataclasses.replace(p, **turned) for p in predicted(d))
     )

@@ -383,7 +383,7 @@ def test_a_card_that_no_prediction_could_be_made_with_is_refused(folder, changes
 
 def test_a_copy_that_the_disk_has_no_room_for_leaves_the_model_that_was_there(folder, tmp_path, monkeypatch):
     model.copy(folder, tmp_path / "copy")
-    (tmp_path / "copy" / model.guard.FILE).write_bytes(b"its guard")
+    (tmp_path / "copy" / model.ood.FILE).write_bytes(b"its check")
     before = {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()}
 
     def full(source, target):
@@ -401,15 +401,15 @@ def test_a_copy_that_the_disk_has_no_room_for_leaves_the_model_that_was_there(fo
 
 def test_another_model_does_not_inherit_the_guard_that_was_there(folder, planted, tmp_path):
     films = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
-    model.guard.save(model.guard.fit(films, films), folder)
+    model.ood.save(model.ood.fit(films, films), folder)
     model.write_card(folder, model.read_card(folder))
     model.save(planted, folder, model.read_card(folder))
     assert "guard_sha256" not in model.read_card(folder)
-    assert not (folder / model.guard.FILE).exists()
+    assert not (folder / model.ood.FILE).exists()
     (tmp_path / "target").mkdir()
-    model.guard.save(model.guard.fit(films, films), tmp_path / "target")
+    model.ood.save(model.ood.fit(films, films), tmp_path / "target")
     model.copy(folder, tmp_path / "target")
-    assert not (tmp_path / "target" / model.guard.FILE).exists()
+    assert not (tmp_path / "target" / model.ood.FILE).exists()
 
 
 def test_a_changed_model_is_refused(folder):

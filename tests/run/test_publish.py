@@ -33,7 +33,7 @@ def run(planted, tmp_path, monkeypatch):
         "metrics": {"validation": part, "test": part},
     }
     model.save(planted, folder / "model", card)
-    model.guard.save(model.guard.fit(films, films), folder / "model")
+    model.ood.save(model.ood.fit(films, films), folder / "model")
     model.write_card(folder / "model", model.read_card(folder / "model"))
     parameters = {name: getattr(settings, name) for name in config.FIELDS}
     command = f"python -m helpers.run --name small --set weights='{weights}' seed=3 teacher=reports/large/model"

@@ -418,28 +418,28 @@ def test_a_linear_probe_tells_good_features_from_useless_ones(cache, splits):
     assert training.linear_probe(nothing, cache, splits) == 0.5
 
 
-def test_hardened_logits_are_plain_ones_and_then_those_of_each_view(cache):
+def test_augmented_validation_logits_are_plain_ones_and_then_those_of_each_view(cache):
     classifier, chosen = images_network(), settings(validation_views=2, noise=0.1, mirror=True)
     rows = np.array([7, 2, 30])
-    found = training.hardened_logits(classifier, cache, rows, chosen)
+    found = training.augmented_validation_logits(classifier, cache, rows, chosen)
     assert found.shape == (9,)
     assert np.array_equal(found[:3], training.predict_logits(classifier, cache, rows))
     change = training.draw_augmentation(chosen, 3, np.random.default_rng([chosen.seed, 1, 1]))
     films = training.augment(cache[rows][..., None].astype(np.float32), change, chosen)
     np.testing.assert_allclose(found[6:], model.logit_model(classifier)(films)[:, 0], atol=1e-4)
-    plain = training.hardened_logits(classifier, cache, rows, settings(validation_views=0))
+    plain = training.augmented_validation_logits(classifier, cache, rows, settings(validation_views=0))
     assert np.array_equal(plain, found[:3])
 
 
 def test_the_check_sees_features_where_there_are_augmented_views(cache):
     classifier, train, held_out = images_network(), np.arange(20), np.arange(20, 32)
     plain, viewed = (
-        training.fit_guard(classifier, cache, train, held_out, settings(validation_views=views, noise=0.1))
+        training.fit_ood_check(classifier, cache, train, held_out, settings(validation_views=views, noise=0.1))
         for views in (0, 2)
     )
     assert plain.features is None
     assert np.array_equal(plain.thumbnails.mean, viewed.thumbnails.mean)  # thumbnails are of plain images alone
-    features = training.predict_rows(model.guard.feature_model(classifier), cache, held_out)
+    features = training.predict_rows(model.ood.feature_model(classifier), cache, held_out)
     assert not viewed.features.outside(viewed.features.distances(features)).any()  # the limit was set on these, too
     assert viewed.judge(cache[held_out], features + 1e3)[0].all()
 
@@ -447,7 +447,7 @@ def test_the_check_sees_features_where_there_are_augmented_views(cache):
 def test_augmented_validation_has_no_crop_that_could_miss_an_opacity(cache):
     classifier, rows = images_network(), np.arange(20)
     narrow, wide = (
-        training.hardened_logits(classifier, cache, rows, settings(validation_views=1, crop_area=area))
+        training.augmented_validation_logits(classifier, cache, rows, settings(validation_views=1, crop_area=area))
         for area in (0.1, 0.5)
     )
     assert np.array_equal(narrow, wide)
@@ -459,7 +459,7 @@ def test_epochs_are_judged_on_the_views_too(tmp_path, cache, splits):
     chosen = settings(validation_views=2, noise=0.5, cached_views=0, unfrozen_layers=-1, fine_tuning_epochs=1)
     classifier = images_network()
     rows = training.training_parts(splits)["validation"].rows
-    logits = training.hardened_logits(classifier, cache, rows, chosen)
+    logits = training.augmented_validation_logits(classifier, cache, rows, chosen)
     labels = np.tile(splits["label"].to_numpy()[rows] == "PNEUMONIA", 3)
     _, history = training.train_stage(classifier, "fine_tuning", cache, splits, chosen, tmp_path)
     assert history["val_auc"].iloc[0] == pytest.approx(roc_auc_score(labels, logits), abs=1e-6)
@@ -520,7 +520,7 @@ def test_a_teacher_moves_the_targets_half_way(cache, splits):
     teacher = images_network()
     data = training.training_batches(cache, *train, chosen, 1)
     for (pixels, targets, weights), (same, moved, kept) in zip(
-        data, training.taught(data, teacher, chosen.batch_size), strict=True
+        data, training.distillation_batches(data, teacher, chosen.batch_size), strict=True
     ):
         assert np.array_equal(pixels, same)
         assert np.array_equal(weights, kept)
@@ -534,12 +534,12 @@ def test_what_a_teacher_says_is_learnt(tmp_path, cache, splits):
     model.save(wrong, tmp_path / "teacher", {})
     chosen = {"cached_views": 0, "unfrozen_layers": -1, "fine_tuning_epochs": 3}
     said = {}
-    for name, teacher in (("alone", ""), ("taught", str(tmp_path / "teacher"))):
+    for name, teacher in (("alone", ""), ("distilled", str(tmp_path / "teacher"))):
         classifier, _ = training.train_stage(
             images_network(), "fine_tuning", cache, splits, settings(teacher=teacher, **chosen), tmp_path / name
         )
         said[name] = training.predict_logits(classifier, cache, np.arange(1, 32, 2)).mean()
-    assert said["taught"] < said["alone"]
+    assert said["distilled"] < said["alone"]
 
 
 def test_a_teacher_that_sees_another_size_is_refused(tmp_path):

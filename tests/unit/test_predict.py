@@ -83,7 +83,7 @@ def test_a_label_that_the_frame_decides_is_no_sure_answer(planted, usual, warned
     films = [planted_film((2, 20), 64, seed) for seed in range(60)]
     card = {"threshold": 0.5, "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0}}
     seen = [images.resize(film, 32) for film in films]
-    check = model.guard.fit(seen, seen)._replace(usual=usual)
+    check = model.ood.fit(seen, seen)._replace(usual=usual)
     frames = [images.resize(film, 32) for film in (films[0], predict.reframed(films[0], 0.06))]
     threshold = float(predict.Predictor(planted, card).probabilities(np.stack(frames)).mean())
     found = predict.Predictor(planted, card | {"threshold": threshold}, check).predict(png(films[0]))
@@ -149,7 +149,7 @@ def test_a_picture_that_shows_next_to_nothing_gets_no_sure_answer(planted, grey)
         card = {"threshold": threshold, "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0}}
         found = predict.Predictor(planted, card).predict(png(film))
         assert found.uncertain
-        assert found.stranger
+        assert found.out_of_distribution
         assert "almost uniform image" in found.warnings
         assert found.warnings[-1] == predict.UNCERTAIN
 

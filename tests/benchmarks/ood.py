@@ -1,7 +1,7 @@
-"""How many strangers a model's guard stops, and how many radiographs it stops by mistake.
+"""How many other pictures the out-of-distribution check stops, and how many radiographs it stops by mistake.
 
-`python -m tests.benchmarks.guard --model reports/full/model --data DATASET` counts on the test images of DATASET, on
-the same turned and as negatives, and on the images of tests/strangers.py.
+`python -m tests.benchmarks.ood --model reports/full/model --data DATASET` counts on the test images of DATASET, on
+the same turned and as negatives, and on the images of tests/not_radiographs.py.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy as np
 import pandas as pd
 
 from helpers import dataset, images, model
-from tests import strangers
+from tests import not_radiographs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.guard", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ood", description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     given = parser.parse_args()
     size = model.read_card(Path(given.model))["input_size"][0]
-    guard, root = model.guard.load(Path(given.model)), Path(given.data)
-    network = model.guard.feature_model(model.load(Path(given.model))[0])
+    check, root = model.ood.load(Path(given.model)), Path(given.data)
+    network = model.ood.feature_model(model.load(Path(given.model))[0])
     paths = sorted(path for path, split, _ in dataset.image_files(root) if split == "test")
     films = np.stack([images.resize(images.read_image(root / path), size) for path in paths])
     sets = {"test images": films, "top and bottom swapped": films[:, ::-1], "left and right, too": films[:, ::-1, ::-1]}
     sets |= {"a quarter turn": np.rot90(films, axes=(1, 2)), "negatives": 255 - films}
     rng = np.random.default_rng(0)
-    for name, make in strangers.KINDS.items():
+    for name, make in not_radiographs.KINDS.items():
         sets[name] = np.stack([images.resize(one, size) for one in make(120, rng)])
 
     def features(pixels: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def main() -> None:
 
     columns = ("images", "stopped", "called upside down")
     rows = {
-        name: (len(pixels), *np.mean(guard.judge(pixels, features(pixels)), axis=1)) for name, pixels in sets.items()
+        name: (len(pixels), *np.mean(check.judge(pixels, features(pixels)), axis=1)) for name, pixels in sets.items()
     }
     print(pd.DataFrame(rows, index=columns).T.astype({"images": int}).round(3).to_string())
 

@@ -68,7 +68,7 @@ def _fit(train: np.ndarray, validation: np.ndarray, false_alarms: float) -> Spac
     return space._replace(limit=np.float32(np.quantile(known, 1 - false_alarms, method="higher")))
 
 
-class Guard(NamedTuple):
+class OodCheck(NamedTuple):
     """What the training images look like, as thumbnails and, but in older model folders, to the model."""
 
     thumbnails: Space
@@ -113,7 +113,7 @@ def fit(
     validation: Sequence[np.ndarray],
     train_features: np.ndarray | None = None,
     validation_features: np.ndarray | None = None,
-) -> Guard:
+) -> OodCheck:
     """Learn from `train`, at least 4 of uint8 (height, width), evenly; the limits let 99% of `validation` pass.
 
     With features (float32 (n, d), of `feature_model`), each of the two limits lets 99.5% pass.
@@ -124,23 +124,23 @@ def fit(
     space = _fit(small, held_out, allowed)
     usual = np.float32(np.quantile(space.scores(space.distances(small)), USUAL))
     if train_features is None or validation_features is None:
-        return Guard(space, None, usual)
-    return Guard(space, _fit(train_features.astype(np.float64), validation_features, allowed), usual)
+        return OodCheck(space, None, usual)
+    return OodCheck(space, _fit(train_features.astype(np.float64), validation_features, allowed), usual)
 
 
-def save(guard: Guard, folder: Path) -> None:
+def save(check: OodCheck, folder: Path) -> None:
     """Write `folder`/guard.npz, aside and renamed."""
-    aside, arrays = folder / "guard.part", guard.thumbnails._asdict() | {"usual": guard.usual}
-    if guard.features:
-        arrays |= {f"features_{name}": value for name, value in guard.features._asdict().items()}
+    aside, arrays = folder / "guard.part", check.thumbnails._asdict() | {"usual": check.usual}
+    if check.features:
+        arrays |= {f"features_{name}": value for name, value in check.features._asdict().items()}
     with aside.open("wb") as file:
         np.savez(file, **arrays)
     storage.put(aside, folder / FILE)
 
 
-def load(folder: Path) -> Guard:
+def load(folder: Path) -> OodCheck:
     """The check of a model folder; the caller has compared the checksum. Older ones know no features."""
     with np.load(folder / FILE, allow_pickle=False) as stored:
         spaces = (Space(*(stored[prefix + name] for name in Space._fields)) for prefix in ("", "features_"))
-        guard = Guard(next(spaces), next(spaces) if "features_mean" in stored else None)
-        return guard._replace(usual=stored["usual"]) if "usual" in stored else guard
+        check = OodCheck(next(spaces), next(spaces) if "features_mean" in stored else None)
+        return check._replace(usual=stored["usual"]) if "usual" in stored else check

@@ -1,4 +1,4 @@
-"""Images that are no chest X-rays, made from nothing but installed packages: what the guard has to stop."""
+"""Images that are no chest X-rays, from installed packages: the out-of-distribution check must stop them."""
 
 from __future__ import annotations
 
