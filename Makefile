@@ -28,10 +28,10 @@ reports: $(READY) ## run the seven notebooks into reports/demo (or PROFILE=chest
 	$(PY) -m helpers.run --profile $(PROFILE) $(ARGS)
 
 test: $(DEV_READY) ## run all tests
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-fast: $(DEV_READY) ## run the unit tests: the loop while you write
-	$(PY) -m pytest tests/unit $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile tests/unit $(ARGS)
 
 torture: $(DEV_READY) ## kill runs, fill the disk, feed oddities, fuzz the readers (about 90 minutes)
 	$(PY) -m tests.torture $(ARGS)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -86,17 +88,31 @@ class SmokeRun:
     done: subprocess.CompletedProcess = field(repr=False)
 
 
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory) -> SmokeRun:
-    """`python -m helpers.run --profile smoke --name contracts`, in a fresh clone at a path with a blank in it."""
-    above = tmp_path_factory.mktemp("smoke")
+def make_smoke_run(above: Path) -> SmokeRun:
     clone = make_clone(above / "fresh clone")
     head = commit(clone)
     name = "contracts-7f3a"  # found nowhere else, should it leak into a result
     done = clone.python("helpers.run", "--profile", "smoke", "--name", name)
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr}"
-    yield SmokeRun(clone, name, clone.reports / name, clone.root / "data" / "smoke", head, done)
-    shutil.rmtree(above, ignore_errors=True)
+    return SmokeRun(clone, name, clone.reports / name, clone.root / "data" / "smoke", head, done)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory, worker_id) -> SmokeRun:
+    """`python -m helpers.run --profile smoke --name contracts`, in a fresh clone at a path with a blank in it.
+
+    The processes of one `pytest -n` share it: the first that asks makes it.
+    """
+    above = tmp_path_factory.getbasetemp() / "smoke"
+    if worker_id != "master":
+        above = above.parent.parent / "smoke"
+    with filelock.FileLock(f"{above}.lock"):
+        kept = above / "run.pickle"
+        if not kept.exists():
+            kept.parent.mkdir()
+            kept.write_bytes(pickle.dumps(make_smoke_run(above)))
+        run = pickle.loads(kept.read_bytes())
+    assert run.done.returncode == 0, f"{run.done.stdout[-2000:]}\n{run.done.stderr}"
+    return run
 
 
 @pytest.fixture

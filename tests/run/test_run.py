@@ -421,6 +421,14 @@ def test_what_a_later_notebook_needs_is_made_again_where_it_is_gone(tmp_path):
     assert state.why_not_done(entry, {"key": "k"}, tmp_path, stem).startswith("model/model.keras")
 
 
+def test_a_recorded_output_that_is_no_longer_owed_is_not_missed(tmp_path):
+    stem = "02_preprocessing"
+    for name in (*state.WRITES["02"], f"{stem}.ipynb", f"{stem}.html"):
+        (tmp_path / name).write_text(name)
+    entry = {"status": "done", "key": "k", "wrote": state.written(tmp_path, "02") | {"once.csv": "0" * 64}}
+    assert state.why_not_done(entry, {"key": "k"}, tmp_path, stem) == ""
+
+
 def test_a_kernel_that_dies_while_it_starts_is_said_in_words(house, monkeypatch, capsys):
     def dies(source, target, *_, **__):
         notebook = nbformat.read(source, as_version=4)
