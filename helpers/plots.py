@@ -70,30 +70,25 @@ def image_flow(flow: pd.DataFrame) -> None:
         As from `dataset.image_flow`.
     """
     steps, left_out = flow.set_index("step"), flow[flow["step"] == "excluded"]
-    places = {
-        "found": (0.3, 2.0),
-        "used": (0.3, 1.0),
-        "train": (0.0, 0.0),
-        "validation": (0.3, 0.0),
-        "test": (0.6, 0.0),
-    }
-    height = 3.6 + 0.25 * len(left_out)
-    _, axis = plt.subplots(figsize=(9.6, height))
-    for name, (x, y) in places.items():
-        row = steps.loc[name]
+    places = {"found": (0, 2), "used": (0, 1), "train": (-1, 0), "validation": (0, 0), "test": (1, 0)}
+    _, axis = plt.subplots(figsize=(9.6, 4.4))
+    for name, place in places.items():
+        row, edge = (
+            steps.loc[name],
+            {"fc": "white", "ec": SPLIT_COLOURS.get(name, "black"), "boxstyle": "round,pad=0.5"},
+        )
         text = f"{name}: {row['images']:,} images\n{row['patients']:,} patients\n"
         text += f"normal {row['NORMAL']:,}, pneumonia {row['PNEUMONIA']:,}"
-        edge = {"fc": "white", "ec": SPLIT_COLOURS.get(name, "black"), "boxstyle": "round,pad=0.5"}
-        axis.annotate(text, (x, y), ha="center", va="center", fontsize=9, bbox=edge, zorder=3)
-    arrow = {"arrowstyle": "->", "color": "grey", "shrinkA": 24, "shrinkB": 26}
+        axis.annotate(text, place, ha="center", va="center", fontsize=10, bbox=edge)
     for start, end in (("found", "used"), ("used", "train"), ("used", "validation"), ("used", "test")):
-        axis.annotate("", places[end], places[start], arrowprops=arrow)
+        (x, y), (x_end, y_end) = places[start], places[end]
+        axis.annotate("", (x_end, y_end + 0.25), (x, y - 0.25), arrowprops={"arrowstyle": "->", "color": "grey"})
     reasons = [f"{row.images:,} {row.why}" for row in left_out.itertuples()]
     axis.annotate(
-        "\n".join([f"excluded: {left_out['images'].sum():,} images", *reasons]), (0.3, 1.5), (0.42, 1.5), va="center",
+        "\n".join([f"excluded: {left_out['images'].sum():,} images", *reasons]), (0, 1.5), (0.25, 1.5), va="center",
         fontsize=9, arrowprops={"arrowstyle": "<-", "color": "grey"}, bbox={"fc": "white", "ec": "grey", "pad": 6},
     )  # fmt: skip
-    axis.set(xlim=(-0.18, 0.82), ylim=(-0.45, 2.45))
+    axis.set(xlim=(-1.4, 1.4), ylim=(-0.3, 2.3))
     axis.axis("off")
 
 
@@ -175,10 +170,14 @@ def network(classifier: keras.Model) -> None:
     classifier : keras.Model
         With a head from the layer "pooling" on.
     """
-    names = [layer.name for layer in classifier.layers]
-    body, head = classifier.layers[: names.index("pooling")], classifier.layers[names.index("pooling") :]
-    sides = sorted({layer.output.shape[1] for layer in body}, reverse=True)
-    boxes = [(f"{side} × {side}", [x for x in body if x.output.shape[1] == side], side / sides[0]) for side in sides]
+    start = classifier.layers.index(classifier.get_layer("pooling"))
+    body, head, by_side = classifier.layers[:start], classifier.layers[start:], {}
+    side = body[0].output.shape[1]
+    for layer in body:  # in order: layers without weights belong to those before them
+        shape = layer.output.shape
+        side = shape[1] if layer.weights and len(shape) == 4 and shape[1] > 1 else side
+        by_side.setdefault(side, []).append(layer)
+    boxes = [(f"{side} × {side}", by_side[side], side / max(by_side)) for side in sorted(by_side, reverse=True)]
     boxes += [(layer.name, [layer], 0.25) for layer in head]
     _, axis = plt.subplots(figsize=(11, 3.4))
     for x, (name, members, height) in enumerate(boxes):
@@ -186,9 +185,9 @@ def network(classifier: keras.Model) -> None:
         axis.bar(x, height, 0.55, color=COLOURS["PNEUMONIA"] if learns else "#c9ced3", bottom=-height / 2)
         size, weights = members[-1].output.shape[-1], sum(layer.count_params() for layer in members)
         text = f"{name}\n{size} {'maps' if members[0] in body else 'numbers' if size > 1 else 'number'}"
-        axis.text(x, -0.56, text, ha="center", va="top", fontsize=8)
-        axis.text(x, height / 2 + 0.03, f"{weights:,} weights" if weights else "", ha="center", fontsize=8)
-    axis.set(xlim=(-0.6, len(boxes) - 0.4), ylim=(-0.85, 0.62), title="left: pixels in; right: probability out")
+        axis.text(x, -0.56, text, ha="center", va="top", fontsize=9)
+        axis.text(x, height / 2 + 0.03, f"{weights:,}\nweights" if weights else "", ha="center", fontsize=9)
+    axis.set(xlim=(-0.6, len(boxes) - 0.4), ylim=(-0.85, 0.75), title="left: pixels in; right: probability out")
     axis.legend(
         [Patch(color="#c9ced3"), Patch(color=COLOURS["PNEUMONIA"])], ["frozen, or nothing to learn", "learns"],
         loc="upper right", frameon=False,
