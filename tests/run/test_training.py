@@ -285,6 +285,29 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path, cache, splits, mon
     assert not (tmp_path / "killed" / "training" / "activations").exists()
 
 
+def test_a_stage_wants_a_compiled_classifier_and_trains_no_earlier_layer(tmp_path, cache, splits):
+    classifier, chosen = images_network(), settings(unfrozen_layers=3)
+    with pytest.raises(InputError, match=r"not compiled: call classifier\.compile"):
+        training.train_stage(classifier, "head", cache, splits, chosen, tmp_path)
+    classifier.get_layer("one").trainable = True
+    notebook_code.compile_stage(classifier, "fine_tuning", chosen)
+    with pytest.raises(InputError, match="one is trainable, but this stage trains only the last 3 layers"):
+        training.train_stage(classifier, "fine_tuning", cache, splits, chosen, tmp_path)
+
+
+def test_another_optimizer_is_another_training_and_the_same_is_loaded(tmp_path, cache, splits):
+    def losses(rate: float) -> list[float]:
+        classifier = images_network()
+        classifier.compile(keras.optimizers.Adam(rate), "binary_crossentropy")
+        return training.train_stage(classifier, "head", cache, splits, settings(), tmp_path)[1]["loss"].tolist()
+
+    first = losses(0.03)
+    written = (tmp_path / "training/head/state.json").stat().st_mtime_ns
+    assert losses(0.03)[1:] == first[1:]
+    assert (tmp_path / "training/head/state.json").stat().st_mtime_ns == written
+    assert losses(0.01)[1:] != first[1:]
+
+
 @pytest.mark.usefixtures("graphs")
 def test_fine_tuning_begins_with_the_head_it_is_given_not_with_that_of_an_earlier_training(tmp_path, cache, splits):
     chosen = settings(fine_tuning_epochs=1, unfrozen_layers=2)
