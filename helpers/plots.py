@@ -83,7 +83,7 @@ def image_flow(flow: pd.DataFrame) -> None:
     for start, end in (("found", "used"), ("used", "train"), ("used", "validation"), ("used", "test")):
         (x, y), (x_end, y_end) = places[start], places[end]
         axis.annotate("", (x_end, y_end + 0.25), (x, y - 0.25), arrowprops={"arrowstyle": "->", "color": "grey"})
-    reasons = [f"{row.images:,} {row.why}" for row in left_out.itertuples()]
+    reasons = [f"{row.images:,}: {row.why}" for row in left_out.itertuples()]
     axis.annotate(
         "\n".join([f"excluded: {left_out['images'].sum():,} images", *reasons]), (0, 1.5), (0.25, 1.5), va="center",
         fontsize=9, arrowprops={"arrowstyle": "<-", "color": "grey"}, bbox={"fc": "white", "ec": "grey", "pad": 6},

@@ -102,7 +102,7 @@ def test_a_flow_names_each_step_and_each_reason_with_its_images():
     ]
     plots.image_flow(pd.DataFrame(rows, columns=["step", "why", "images", "patients", "NORMAL", "PNEUMONIA"]))
     assert "train: 6 images\n5 patients\nnormal 2, pneumonia 4" in texts()
-    assert "excluded: 2 images\n2 copy of another image" in texts()
+    assert "excluded: 2 images\n2: copy of another image" in texts()
 
 
 def test_a_network_has_a_box_for_each_map_size_and_head_layer(planted):
