@@ -171,7 +171,8 @@ def network(classifier: keras.Model) -> None:
         With a head from the layer "pooling" on.
     """
     start = classifier.layers.index(classifier.get_layer("pooling"))
-    body, head, by_side = classifier.layers[:start], classifier.layers[start:], {}
+    body, head = classifier.layers[:start], classifier.layers[start:]
+    by_side: dict[int, list[keras.layers.Layer]] = {}
     side = body[0].output.shape[1]
     for layer in body:  # in order: layers without weights belong to those before them
         shape = layer.output.shape

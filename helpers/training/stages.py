@@ -312,8 +312,8 @@ def _beginning(classifier: keras.Model, unfrozen: int) -> list:
             "backbone: freeze it, or set unfrozen_layers."
         )
     head = [[type(layer).__name__, layer.get_config()] for layer in classifier.layers[start:]]
-    compiled = [keras.optimizers.serialize(classifier.optimizer), keras.losses.serialize(classifier.loss)]
-    return [model.weights_sha256(classifier), head, trainable, compiled]
+    optimizer = classifier.optimizer.get_config() | {"name": type(classifier.optimizer).__name__}  # not adam_1, adam_2
+    return [model.weights_sha256(classifier), head, trainable, optimizer, keras.losses.serialize(classifier.loss)]
 
 
 # what pre-training depends on, and what the activations of frozen layers do
