@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
@@ -92,6 +91,40 @@ def image_flow(flow: pd.DataFrame) -> None:
     axis.axis("off")
 
 
+def network(classifier: keras.Model) -> None:
+    """A classifier as boxes: feature maps, as high as their side, then the head; what learns is orange.
+
+    Parameters
+    ----------
+    classifier : keras.Model
+        With a head from the layer "pooling" on.
+    """
+    start = classifier.layers.index(classifier.get_layer("pooling"))
+    body, head = classifier.layers[:start], classifier.layers[start:]
+    by_side: dict[int, list[keras.layers.Layer]] = {}
+    side = body[0].output.shape[1]
+    for layer in body:  # in order: layers without weights belong to those before them
+        shape = layer.output.shape
+        side = shape[1] if layer.weights and len(shape) == 4 and shape[1] > 1 else side
+        by_side.setdefault(side, []).append(layer)
+    boxes = [(f"{side} × {side}", by_side[side], side / max(by_side)) for side in sorted(by_side, reverse=True)]
+    boxes += [(layer.name, [layer], 0.25) for layer in head]
+    _, axis = plt.subplots(figsize=(11, 3.4))
+    for x, (name, members, height) in enumerate(boxes):
+        learns = any(layer.trainable_weights for layer in members)
+        axis.bar(x, height, 0.55, color=COLOURS["PNEUMONIA"] if learns else "#c9ced3", bottom=-height / 2)
+        size, weights = members[-1].output.shape[-1], sum(layer.count_params() for layer in members)
+        text = f"{name}\n{size} {'maps' if members[0] in body else 'numbers' if size > 1 else 'number'}"
+        axis.text(x, -0.56, text, ha="center", va="top", fontsize=9)
+        axis.text(x, height / 2 + 0.03, f"{weights:,}\nweights" if weights else "", ha="center", fontsize=9)
+    axis.set(xlim=(-0.6, len(boxes) - 0.4), ylim=(-0.85, 0.75), title="left: pixels in; right: probability out")
+    axis.legend(
+        [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in ("#c9ced3", COLOURS["PNEUMONIA"])],
+        ["frozen, or nothing to learn", "learns"], loc="upper right", frameon=False,
+    )  # fmt: skip
+    axis.axis("off")
+
+
 def image_facts(manifest: pd.DataFrame, facts: pd.DataFrame) -> None:
     """Distributions by class, in train: width, aspect ratio, mean grey level and file size.
 
@@ -160,40 +193,6 @@ def image_grid(images: list[np.ndarray], titles: list[str], columns: int = 4, wi
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
         axis.set_title(title, fontsize=9)
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
-
-
-def network(classifier: keras.Model) -> None:
-    """A classifier as boxes: feature maps, as high as their side, then the head; what learns is orange.
-
-    Parameters
-    ----------
-    classifier : keras.Model
-        With a head from the layer "pooling" on.
-    """
-    start = classifier.layers.index(classifier.get_layer("pooling"))
-    body, head = classifier.layers[:start], classifier.layers[start:]
-    by_side: dict[int, list[keras.layers.Layer]] = {}
-    side = body[0].output.shape[1]
-    for layer in body:  # in order: layers without weights belong to those before them
-        shape = layer.output.shape
-        side = shape[1] if layer.weights and len(shape) == 4 and shape[1] > 1 else side
-        by_side.setdefault(side, []).append(layer)
-    boxes = [(f"{side} × {side}", by_side[side], side / max(by_side)) for side in sorted(by_side, reverse=True)]
-    boxes += [(layer.name, [layer], 0.25) for layer in head]
-    _, axis = plt.subplots(figsize=(11, 3.4))
-    for x, (name, members, height) in enumerate(boxes):
-        learns = any(layer.trainable_weights for layer in members)
-        axis.bar(x, height, 0.55, color=COLOURS["PNEUMONIA"] if learns else "#c9ced3", bottom=-height / 2)
-        size, weights = members[-1].output.shape[-1], sum(layer.count_params() for layer in members)
-        text = f"{name}\n{size} {'maps' if members[0] in body else 'numbers' if size > 1 else 'number'}"
-        axis.text(x, -0.56, text, ha="center", va="top", fontsize=9)
-        axis.text(x, height / 2 + 0.03, f"{weights:,}\nweights" if weights else "", ha="center", fontsize=9)
-    axis.set(xlim=(-0.6, len(boxes) - 0.4), ylim=(-0.85, 0.75), title="left: pixels in; right: probability out")
-    axis.legend(
-        [Patch(color="#c9ced3"), Patch(color=COLOURS["PNEUMONIA"])], ["frozen, or nothing to learn", "learns"],
-        loc="upper right", frameon=False,
-    )  # fmt: skip
-    axis.axis("off")
 
 
 def learning_curves(history: pd.DataFrame, title: str) -> None:
