@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -10,6 +12,9 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
 from helpers import dataset, evaluation
+
+if TYPE_CHECKING:
+    import keras
 
 COLOURS = {"NORMAL": "#3b76af", "PNEUMONIA": "#c2571a"}
 SPLIT_COLOURS = {"train": "#5b5b5b", "validation": "#2a9d8f", "test": "#8d4aa8"}
@@ -31,23 +36,6 @@ def use_style() -> None:
             "grid.alpha": 0.4,
         },
     )
-
-
-def class_counts(manifest: pd.DataFrame) -> None:
-    """Images per split, by class and subtype.
-
-    Parameters
-    ----------
-    manifest : DataFrame, one row an image
-        Columns split, label and subtype.
-    """
-    kind = (manifest["label"] + " " + manifest["subtype"]).str.strip()
-    table = pd.crosstab(manifest["split"], kind)
-    colours = dict(zip(table.columns, sns.color_palette("colorblind", len(table.columns)), strict=True))
-    axes = table.plot.barh(stacked=True, figsize=(8, 0.7 + 0.6 * len(table)), width=0.6, color=colours)
-    axes.set(xlabel="images", ylabel="")
-    axes.grid(axis="y", visible=False)
-    axes.legend(title="", bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False)
 
 
 def patient_split(splits: pd.DataFrame) -> None:
@@ -72,6 +60,71 @@ def patient_split(splits: pd.DataFrame) -> None:
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
 
 
+def image_flow(flow: pd.DataFrame) -> None:
+    """The images on their way from the folder to train, validation and test, as a flow diagram (as in CONSORT).
+
+    Parameters
+    ----------
+    flow : DataFrame
+        As from `dataset.image_flow`.
+    """
+    steps, left_out = flow.set_index("step"), flow[flow["step"] == "excluded"]
+    places = {"found": (0, 2), "used": (0, 1), "train": (-1, 0), "validation": (0, 0), "test": (1, 0)}
+    _, axis = plt.subplots(figsize=(9.6, 4.4))
+    for name, place in places.items():
+        row, edge = (
+            steps.loc[name],
+            {"fc": "white", "ec": SPLIT_COLOURS.get(name, "black"), "boxstyle": "round,pad=0.5"},
+        )
+        text = f"{name}: {row['images']:,} images\n{row['patients']:,} patients\n"
+        text += f"normal {row['NORMAL']:,}, pneumonia {row['PNEUMONIA']:,}"
+        axis.annotate(text, place, ha="center", va="center", fontsize=10, bbox=edge)
+    for start, end in (("found", "used"), ("used", "train"), ("used", "validation"), ("used", "test")):
+        (x, y), (x_end, y_end) = places[start], places[end]
+        axis.annotate("", (x_end, y_end + 0.25), (x, y - 0.25), arrowprops={"arrowstyle": "->", "color": "grey"})
+    reasons = [f"{row.images:,}: {row.why}" for row in left_out.itertuples()]
+    axis.annotate(
+        "\n".join([f"excluded: {left_out['images'].sum():,} images", *reasons]), (0, 1.5), (0.25, 1.5), va="center",
+        fontsize=9, arrowprops={"arrowstyle": "<-", "color": "grey"}, bbox={"fc": "white", "ec": "grey", "pad": 6},
+    )  # fmt: skip
+    axis.set(xlim=(-1.4, 1.4), ylim=(-0.3, 2.3))
+    axis.axis("off")
+
+
+def network(classifier: keras.Model) -> None:
+    """A classifier as boxes: feature maps, as high as their side, then the head; what learns is orange.
+
+    Parameters
+    ----------
+    classifier : keras.Model
+        With a head from the layer "pooling" on.
+    """
+    start = classifier.layers.index(classifier.get_layer("pooling"))
+    body, head = classifier.layers[:start], classifier.layers[start:]
+    by_side: dict[int, list[keras.layers.Layer]] = {}
+    side = body[0].output.shape[1]
+    for layer in body:  # in order: layers without weights belong to those before them
+        shape = layer.output.shape
+        side = shape[1] if layer.weights and len(shape) == 4 and shape[1] > 1 else side
+        by_side.setdefault(side, []).append(layer)
+    boxes = [(f"{side} × {side}", by_side[side], side / max(by_side)) for side in sorted(by_side, reverse=True)]
+    boxes += [(layer.name, [layer], 0.25) for layer in head]
+    _, axis = plt.subplots(figsize=(11, 3.4))
+    for x, (name, members, height) in enumerate(boxes):
+        learns = any(layer.trainable_weights for layer in members)
+        axis.bar(x, height, 0.55, color=COLOURS["PNEUMONIA"] if learns else "#c9ced3", bottom=-height / 2)
+        size, weights = members[-1].output.shape[-1], sum(layer.count_params() for layer in members)
+        text = f"{name}\n{size} {'maps' if members[0] in body else 'numbers' if size > 1 else 'number'}"
+        axis.text(x, -0.56, text, ha="center", va="top", fontsize=9)
+        axis.text(x, height / 2 + 0.03, f"{weights:,}\nweights" if weights else "", ha="center", fontsize=9)
+    axis.set(xlim=(-0.6, len(boxes) - 0.4), ylim=(-0.85, 0.75), title="left: pixels in; right: probability out")
+    axis.legend(
+        [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in ("#c9ced3", COLOURS["PNEUMONIA"])],
+        ["frozen, or nothing to learn", "learns"], loc="upper right", frameon=False,
+    )  # fmt: skip
+    axis.axis("off")
+
+
 def image_facts(manifest: pd.DataFrame, facts: pd.DataFrame) -> None:
     """Distributions by class, in train: width, aspect ratio, mean grey level and file size.
 
@@ -93,10 +146,10 @@ def image_facts(manifest: pd.DataFrame, facts: pd.DataFrame) -> None:
     _, axes = plt.subplots(1, 4, figsize=(12, 2.9))
     for axis, column in zip(axes, shown.columns[1:], strict=True):
         sns.histplot(
-            shown, x=column, hue="label", palette=COLOURS, bins=30, stat="density", common_norm=False,
+            shown, x=column, hue="label", palette=COLOURS, bins=30, stat="proportion", common_norm=False,
             element="step", alpha=0.35, ax=axis, legend=axis is axes[-1],
         )  # fmt: skip
-        axis.set(ylabel="", yticks=[])
+        axis.set(ylabel="proportion" if axis is axes[0] else "")
     sns.move_legend(axes[-1], "upper left", bbox_to_anchor=(1.0, 1.0), title="", frameon=False)
 
 

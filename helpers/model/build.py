@@ -1,4 +1,4 @@
-"""Build and freeze the classifier: a Keras backbone under a small head, as one flat graph."""
+"""The backbone of the classifier, as one flat graph with the head that notebook 03 puts on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from helpers.config import InputError, Settings
 from helpers.model.efficientnet_lite import efficientnet_lite0
 
 _IMAGENET_MEAN, _IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-_HEAD = ("pooling", "dense", "dropout", "logit", "probability")
 
 
 def small_cnn(
@@ -105,20 +104,6 @@ def build_backbone(settings: Settings) -> keras.Model:
     return backbone
 
 
-def add_head(backbone: keras.Model, settings: Settings) -> keras.Model:
-    """Global average pooling, Dense, Dropout and one sigmoid on top of `backbone`: P(pneumonia), (n, 1).
-
-    Its first weights depend on the setting `seed` alone: not on what was drawn before, more in a resumed run.
-    """
-    first, second = (keras.initializers.GlorotUniform(2 * settings.seed + i) for i in range(2))
-    x = layers.GlobalAveragePooling2D(name="pooling")(backbone.output)
-    x = layers.Dense(settings.dense_units, activation="relu", kernel_initializer=first, name="dense")(x)
-    x = layers.Dropout(settings.dropout, seed=settings.seed, name="dropout")(x)
-    x = layers.Dense(1, kernel_initializer=second, name="logit")(x)
-    x = layers.Activation("sigmoid", name="probability")(x)
-    return keras.Model(backbone.inputs[0], x, name=settings.backbone)
-
-
 def logit_model(classifier: keras.Model) -> keras.Model:
     """`classifier` without its last sigmoid: pixels to logits (n, 1), which do not saturate."""
     return keras.Model(classifier.inputs[0], classifier.get_layer("logit").output)
@@ -126,20 +111,8 @@ def logit_model(classifier: keras.Model) -> keras.Model:
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers between the preprocessing and the head, in order."""
-    start = model.layers.index(model.get_layer("preprocessing"))
-    return [layer for layer in model.layers[start + 1 :] if layer.name not in _HEAD]
-
-
-def freeze(model: keras.Model, unfrozen: int = 0) -> None:
-    """Let the head and the last `unfrozen` layers of the backbone learn (-1: all); batch normalisation never does.
-
-    A frozen BatchNormalization also runs in inference mode in Keras, so its statistics stay as they were. Compile
-    afterwards.
-    """
-    inside = backbone_layers(model)
-    for position, layer in enumerate(inside):
-        last = unfrozen < 0 or position >= len(inside) - unfrozen
-        layer.trainable = last and not isinstance(layer, layers.BatchNormalization)
+    start, end = (model.layers.index(model.get_layer(name)) for name in ("preprocessing", "pooling"))
+    return model.layers[start + 1 : end]
 
 
 def set_precision(classifier: keras.Model, policy: str) -> None:
@@ -149,36 +122,6 @@ def set_precision(classifier: keras.Model, policy: str) -> None:
     """
     for layer in backbone_layers(classifier):
         layer.dtype_policy = policy
-
-
-def parameter_counts(model: keras.Model) -> dict[str, int]:
-    """Number of weights: trainable, frozen, total."""
-    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
-    total = model.count_params()
-    return {"trainable": trainable, "frozen": total - trainable, "total": total}
-
-
-def parts_table(classifier: keras.Model) -> pd.DataFrame:
-    """The model in a few rows: part, layers, output shape, trainable and frozen weights."""
-    groups = {"input and preprocessing": [], f"backbone ({classifier.name})": backbone_layers(classifier), "head": []}
-    for layer in classifier.layers:
-        if layer not in groups[f"backbone ({classifier.name})"]:
-            groups["head" if layer.name in _HEAD else "input and preprocessing"].append(layer)
-    rows = []
-    for part, members in groups.items():
-        trainable = sum(int(np.prod(w.shape)) for layer in members for w in layer.trainable_weights)
-        total = sum(layer.count_params() for layer in members)
-        rows.append((part, len(members), str(members[-1].output.shape[1:]), trainable, total - trainable))
-    return pd.DataFrame(rows, columns=["part", "layers", "output", "trainable", "frozen"]).set_index("part")
-
-
-def layers_table(members: list[keras.layers.Layer]) -> pd.DataFrame:
-    """Name, type, number of weights and whether they learn ("yes", "no"; "–" where there are none), of some layers."""
-    rows = []
-    for layer in members:
-        learns = ("yes" if layer.trainable else "no") if layer.weights else "–"
-        rows.append((layer.name, type(layer).__name__, layer.count_params(), learns))
-    return pd.DataFrame(rows, columns=["layer", "type", "weights", "learns"]).set_index("layer")
 
 
 def weights_sha256(model: keras.Model) -> str:

@@ -56,32 +56,6 @@ def precision(settings: Settings) -> str:
     return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
 
 
-def compile_model(
-    classifier: keras.Model,
-    rate: float | LearningRateSchedule,
-    settings: Settings,
-    weight_decay: float = 0.0,
-    weight_average: float = 0.0,
-) -> None:
-    """Adam (with `weight_decay`: AdamW, Loshchilov and Hutter 2019) at `rate`, and binary cross-entropy.
-
-    With `weight_average`, the momentum of an exponential moving average of the weights, `fit` judges and keeps that
-    average. Call again after freezing or unfreezing.
-    """
-    averaging = {"use_ema": True, "ema_momentum": weight_average} if weight_average else {}
-    if weight_decay:
-        adam = keras.optimizers.AdamW(rate, weight_decay=weight_decay, **averaging)
-    else:
-        adam = keras.optimizers.Adam(rate, **averaging)
-    if precision(settings) == "mixed_float16":
-        adam = keras.optimizers.LossScaleOptimizer(adam)  # small gradients would vanish in float16
-    classifier.compile(
-        adam,
-        keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing),
-        jit_compile=False,
-    )
-
-
 def fine_tuning_rate(settings: Settings, images: int) -> float | LearningRateSchedule:
     """The setting `fine_tuning_rate`, or its course over epochs of `images` images, by the setting rate_schedule.
 
@@ -235,23 +209,51 @@ def validation_figures(classifier: keras.Model, images: np.ndarray, splits: pd.D
 def train_stage(
     classifier: keras.Model, stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Settings, run: Path
 ) -> tuple[keras.Model, pd.DataFrame]:
-    """Train the head (`stage` "head", backbone frozen) or fine-tune (`stage` "fine_tuning", layers unfrozen).
+    """
+    Train a compiled classifier: what `Model.fit` does with early stopping, checkpoints and the best weights restored.
 
-    With `cached_views`, the frozen layers run once per view and only the rest is trained on their activations; else,
-    and where no layer is frozen, every epoch goes through the whole network with new augmentation, and is judged on
-    `augmented_validation_batches`. Checkpoints go to `run`/training/<stage>.
-    Returns the best model and the history, as `fit`.
+    A training that was interrupted goes on from its last epoch, to the same weights.
+
+    Parameters
+    ----------
+    classifier : keras.Model
+        Compiled; the layers that are trainable learn, in place. Their optimizer starts afresh.
+    stage : str
+        "head" (at most `head_epochs`) or "fine_tuning" (at most `fine_tuning_epochs`, and none but the head and the
+        last `unfrozen_layers` of the backbone).
+    images : ndarray of uint8, (n, size, size)
+        Grey pixels, 0-255.
+    splits : DataFrame
+        splits.csv: a row for each image.
+    settings : Settings
+        With `cached_views`, the frozen layers run once per view and the rest is trained on their activations. Else,
+        and where no layer is frozen, every epoch goes through the whole network with new augmentation, and is judged on
+        `augmented_validation_batches`.
+    run : Path
+        The run folder; checkpoints go to training/<stage> in it.
+
+    Returns
+    -------
+    tuple of keras.Model and DataFrame
+        The classifier with the weights of its best epoch, and the history, as from `fit`.
+
+    Raises
+    ------
+    InputError
+        Where the classifier is not compiled, a layer is trainable that this stage does not train, or training diverges.
     """
     head = stage == "head"
     epochs = settings.head_epochs if head else settings.fine_tuning_epochs
     unfrozen = 0 if head else settings.unfrozen_layers
     first = 0 if head else settings.head_epochs  # each stage has its own epoch numbers: no order is drawn twice
-    key, folder = stage_key(stage, images, splits, settings), run / "training" / stage
-    if not head:
-        key = storage.fingerprint([key, model.weights_sha256(classifier)])  # another head, another training
+    folder = run / "training" / stage
+    key = storage.fingerprint([stage_key(stage, images, splits, settings), _beginning(classifier, unfrozen)])
     train, validation = training_parts(splits).values()
-    model.freeze(classifier, unfrozen)
-    model.set_precision(classifier, precision(settings))
+    optimizer, policy = (
+        keras.optimizers.deserialize(keras.optimizers.serialize(classifier.optimizer)),
+        precision(settings),
+    )
+    model.set_precision(classifier, policy)
     if settings.cached_views and unfrozen >= 0:
         network = features.tail(classifier, unfrozen)
 
@@ -282,11 +284,9 @@ def train_stage(
         def held_out() -> tf.data.Dataset:
             return augmented_validation_batches(images, held_rows, settings)
 
-    if head:
-        compile_model(network, settings.head_rate, settings)
-    else:
-        rate = fine_tuning_rate(settings, len(train.rows))
-        compile_model(network, rate, settings, settings.weight_decay, settings.weight_average)
+    if policy == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)  # small gradients would vanish in float16
+    network.compile(optimizer, classifier.loss, jit_compile=False)
     validate = binary_validation(held_out, validation.labels, validation.weights)
     best, history = fit(
         network, epoch_batches, validate, epochs, settings.patience, folder, key, [settings.seed, 2, first]
@@ -298,6 +298,22 @@ def train_stage(
     if not head:
         shutil.rmtree(run / "training" / "activations", ignore_errors=True)  # gigabytes that nothing needs any more
     return classifier, history
+
+
+def _beginning(classifier: keras.Model, unfrozen: int) -> list:
+    """What a training depends on beside settings and images: weights, head, trainable layers, optimizer and loss."""
+    if not classifier.compiled:
+        raise InputError("the classifier is not compiled: call classifier.compile(optimizer, loss) before training it.")
+    inside, start = model.backbone_layers(classifier), classifier.layers.index(classifier.get_layer("pooling"))
+    trainable = [i for i, layer in enumerate(inside) if layer.trainable and layer.weights]
+    if unfrozen >= 0 and trainable and trainable[0] < len(inside) - unfrozen:
+        raise InputError(
+            f"{inside[trainable[0]].name} is trainable, but this stage trains only the last {unfrozen} layers of the "
+            "backbone: freeze it, or set unfrozen_layers."
+        )
+    head = [[type(layer).__name__, layer.get_config()] for layer in classifier.layers[start:]]
+    optimizer = classifier.optimizer.get_config() | {"name": type(classifier.optimizer).__name__}  # not adam_1, adam_2
+    return [model.weights_sha256(classifier), head, trainable, optimizer, keras.losses.serialize(classifier.loss)]
 
 
 # what pre-training depends on, and what the activations of frozen layers do
@@ -351,7 +367,8 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
     train, held_out = np.arange(len(images) - kept), np.arange(len(images) - kept, len(images))
     x = keras.layers.GlobalAveragePooling2D()(backbone.output)
     zones = keras.Model(backbone.input, keras.layers.Dense(targets.shape[1], activation="sigmoid")(x))
-    compile_model(zones, 1e-3, settings)
+    loss = keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing)
+    zones.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=False)
 
     def validate(network: keras.Model) -> dict[str, float]:
         probability = np.clip(predict_rows(network, images, held_out).astype(np.float64), 1e-7, 1 - 1e-7)

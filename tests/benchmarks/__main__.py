@@ -31,6 +31,7 @@ from PIL import Image
 from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
 from helpers import config, model, phantom, predict, training
+from tests import notebook_code
 from tests.benchmarks import near_duplicates
 
 Row = tuple[str, float, float, str, str]  # what, ours, theirs, what is asked for, note
@@ -58,7 +59,7 @@ def stages(settings: config.Settings, images: np.ndarray, folder: Path) -> Itera
     """An epoch of each stage: the whole network against cached activations, and what building the cache costs."""
     rows, labels = np.arange(len(images)), np.arange(len(images)) % 2
     weights, targets = np.ones(len(images), np.float32), labels.astype(np.float32)[:, None]
-    classifier = model.add_head(model.build_backbone(settings), settings)
+    classifier = notebook_code.add_head(model.build_backbone(settings), settings)
     start = time.perf_counter()
     both = training.features.build(
         classifier, images, {"train": rows, "validation": rows[:8]}, settings, folder, "bench"
@@ -69,8 +70,8 @@ def stages(settings: config.Settings, images: np.ndarray, folder: Path) -> Itera
         ("epoch, last layers: plain / cached", settings.unfrozen_layers, both[1], ">= 4"),
     )
     for name, unfrozen, cache, wanted in parts:
-        model.freeze(classifier, unfrozen)
-        training.compile_model(classifier, 1e-5, settings)
+        notebook_code.unfreeze(classifier, unfrozen)
+        classifier.compile(keras.optimizers.Adam(1e-5), "binary_crossentropy", jit_compile=False)
         plain = fastest(
             lambda: classifier.fit(
                 training.training_batches(images, rows, labels, weights, settings, 1), shuffle=False, verbose=0
@@ -78,7 +79,7 @@ def stages(settings: config.Settings, images: np.ndarray, folder: Path) -> Itera
             repeats=1,
         )
         network = training.tail(classifier, unfrozen)
-        training.compile_model(network, 1e-5, settings)
+        network.compile(keras.optimizers.Adam(1e-5), "binary_crossentropy", jit_compile=False)
         cached = fastest(
             lambda network=network, cache=cache: network.fit(
                 training.cached_batches(cache.train[0], rows, settings.batch_size, targets, weights),
@@ -117,9 +118,9 @@ def pipeline(settings: config.Settings, images: np.ndarray, folder: Path) -> Ite
     speed = f"{len(rows) / theirs:.0f} and {len(rows) / mine:.0f} images/s"
     yield "augmented images: ImageDataGenerator / ours", theirs, mine, ">= 5", speed
 
-    classifier = model.add_head(model.build_backbone(settings), settings)
-    model.freeze(classifier, settings.unfrozen_layers)
-    training.compile_model(classifier, 1e-5, settings)
+    classifier = notebook_code.add_head(model.build_backbone(settings), settings)
+    notebook_code.unfreeze(classifier, settings.unfrozen_layers)
+    classifier.compile(keras.optimizers.Adam(1e-5), "binary_crossentropy", jit_compile=False)
     steps = len(ours(settings, few))
     repeated = ours(settings, few).take(1).cache().repeat(steps)
     courses = (ours(settings, few), repeated)
@@ -129,7 +130,7 @@ def pipeline(settings: config.Settings, images: np.ndarray, folder: Path) -> Ite
 
 def one_image(settings: config.Settings, images: np.ndarray) -> Iterator[Row]:
     """A prediction from JPEG bytes, and one with a heatmap, against the bare call of the model, warm."""
-    classifier = model.add_head(model.build_backbone(settings), settings)
+    classifier = notebook_code.add_head(model.build_backbone(settings), settings)
     card = {"threshold": 0.5, "calibration": {"slope": 1.0, "intercept": 0.0}}
     predictor = predict.Predictor(classifier, card, model.ood.fit(images, images))
     film, _ = phantom.draw(np.random.default_rng(0), "bacteria")

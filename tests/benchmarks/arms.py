@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from helpers import config, dataset, images, model, storage, training
+from tests import notebook_code
 from tests.benchmarks.robustness import VIEWS
 
 SHORT = {  # below what an arm sets; the rate does not depend on the number of epochs, so that arms can go on for more
@@ -91,9 +92,9 @@ def main() -> None:
         pixels = images.load_cache(given.out / f"images-{settings.image_size}" / "images.npy")
         if not (folder / "figures.json").exists():
             training.set_up(settings)
-            classifier = model.add_head(model.build_backbone(settings), settings)
-            classifier, _ = training.train_stage(classifier, "head", pixels, splits, settings, folder)
-            classifier, history = training.train_stage(classifier, "fine_tuning", pixels, splits, settings, folder)
+            classifier = notebook_code.add_head(model.build_backbone(settings), settings)
+            classifier, _ = notebook_code.train_stage(classifier, "head", pixels, splits, settings, folder)
+            classifier, history = notebook_code.train_stage(classifier, "fine_tuning", pixels, splits, settings, folder)
             rows = np.flatnonzero(splits["split"] == "validation")
             figures = judge(classifier, np.asarray(pixels[rows]), (splits["label"] == "PNEUMONIA").to_numpy()[rows])
             figures |= {"seconds": history["seconds"].sum(), "plain loss, by epoch": list(history["val_loss"])}

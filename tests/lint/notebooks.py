@@ -21,7 +21,8 @@ STEMS = (
     "06_grad_cam",
     "07_predict",
 )
-MOST_LINES, MEDIAN_LINES = 20, 5
+MOST_LINES, MEDIAN_LINES, SET_UP_LINES = 20, 5, 12
+SLIDES = {"slide", "subslide", "fragment", "skip"}
 PARAMETERS = {"profile": "demo", "run": ""}
 
 
@@ -75,23 +76,63 @@ def one_parameters_cell(notebook: Notebook) -> Iterator[str]:
         yield f"its parameters are not {PARAMETERS}"
 
 
+def set_up_is_one_cell(notebook: Notebook) -> Iterator[str]:
+    """The clone is found by the same lines in all, then come the imports of helpers, and the settings are printed."""
+    opening, cell = notebook_opening(Notebook(STEMS[0])), notebook.code[1]
+    if not cell.startswith(opening):
+        yield "its second code cell does not find the clone by the same lines as the others do"
+    if sum(bool(line.strip()) for line in cell.splitlines()) > SET_UP_LINES:
+        yield f"its set-up has more than {SET_UP_LINES} lines"
+    if "settings, folder = config.notebook_settings(globals())" not in cell or "print(config.describe(" not in cell:
+        yield "its set-up does not load and print the settings"
+    if any(re.search(r"^from helpers", source, re.MULTILINE) for source in notebook.code[2:]):
+        yield "helpers are imported after the set-up"
+
+
+def notebook_opening(notebook: Notebook) -> str:
+    """The lines of the set-up up to where the clone is found."""
+    head, last, _ = notebook.code[1].partition("sys.path.insert(0, clone)\n")
+    return head + last
+
+
 def opens_and_closes_as_all_do(notebook: Notebook) -> Iterator[str]:
     opening, last = notebook.prose[0], STEMS[-1]
-    headings = re.findall(r"^(#+) (.+)$", "\n".join(notebook.prose), re.MULTILINE)
+    prose = "\n\n".join(notebook.prose)
+    headings = re.findall(r"^(#+) (.+)$", re.sub(r"```.*?```", "", prose, flags=re.DOTALL), re.MULTILINE)
     if notebook.cells[0].cell_type != "markdown" or not re.match(rf"# {int(notebook.stem[:2])}\. \S", opening):
         yield "it does not open with its number and title"
     if [level for level, _ in headings].count("#") != 1:
         yield "it has more than one title"
-    table = re.search(r"^\| \| \|\n\|---\|---\|\n((?:\| .+ \|\n)+)", opening, re.MULTILINE)
+    table = re.search(r"^\| \| \|\n\|---\|---\|\n((?:\| .+ \|\n?)+)", opening, re.MULTILINE)
     rows = [row.split("|")[1].strip() for row in table[1].splitlines()] if table else []
     if rows != ["reads", "writes", "takes"]:
         yield "its opening has no table of what it reads, writes and takes"
-    if not re.search(r"^In this notebook we will\n\n1\. ", opening, re.MULTILINE):
-        yield "its opening does not say 'In this notebook we will'"
-    if headings[-1] != ("##", "What we saw"):
-        yield "its last heading is not 'What we saw'"
+    objectives = re.search(r"^After this notebook you can\n\n((?:\d\. .+\n)+)", opening, re.MULTILINE)
+    if not objectives or len(objectives[1].splitlines()) != 3:
+        yield "its opening does not say three things: 'After this notebook you can'"
+    if [text for level, text in headings if level == "##"][-1:] != ["What we learnt"]:
+        yield "its last heading is not 'What we learnt'"
+    questions = re.findall(
+        r"^\*\*(\d)\.\*\* .+?\?$\n\n<details><summary>Answer</summary>", prose, re.MULTILINE | re.DOTALL
+    )
+    if questions != ["1", "2", "3"]:
+        yield "it does not close with three questions, **1.** to **3.**, their answers folded"
+    if f"../notebooks/exercises/{notebook.stem}.ipynb" not in notebook.prose[-1]:
+        yield "it does not end with its exercises"
     if notebook.stem != last and f"Next: `{STEMS[STEMS.index(notebook.stem) + 1]}`" not in notebook.prose[-1]:
         yield "it does not end with the next notebook"
+
+
+def cells_are_slides(notebook: Notebook) -> Iterator[str]:
+    """As `jupyter nbconvert --to slides` shows them: a slide for each heading, the set-up left out."""
+    kinds = [cell.metadata.get("slideshow", {}).get("slide_type", "") for cell in notebook.cells]
+    for number, (cell, kind) in enumerate(zip(notebook.cells, kinds, strict=True)):
+        if kind not in SLIDES:
+            yield f"cell {number} has no slide_type of {sorted(SLIDES)}"
+        elif re.match(r"##? ", cell.source) and cell.cell_type == "markdown" and kind != "slide":
+            yield f"cell {number} is a heading and no slide"
+        elif cell.cell_type == "code" and cell.source in notebook.code[:2] and kind != "skip":
+            yield f"cell {number} is set-up and not skipped"
 
 
 def cells_are_short_and_define_nothing(notebook: Notebook) -> Iterator[str]:
@@ -113,6 +154,8 @@ def table_says_what_cells_do(notebook: Notebook) -> Iterator[str]:
 EVERY = (
     stored_without_outputs,
     one_parameters_cell,
+    set_up_is_one_cell,
+    cells_are_slides,
     opens_and_closes_as_all_do,
     cells_are_short_and_define_nothing,
     table_says_what_cells_do,

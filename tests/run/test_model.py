@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from helpers import config, model, storage, training
+from helpers import config, model, storage
 from helpers.config import InputError, make_settings
+from tests import notebook_code
 
 SIZE = 64
 pytestmark = [
@@ -33,13 +34,13 @@ def built(backbone: str) -> keras.Model:
     """The classifier on this backbone with random weights; tests leave its weights alone."""
     keras.utils.set_random_seed(1)
     chosen = settings(backbone=backbone)
-    return model.add_head(model.build_backbone(chosen), chosen)
+    return notebook_code.add_head(model.build_backbone(chosen), chosen)
 
 
 def fresh() -> keras.Model:
     """A small classifier that a test may change."""
     keras.utils.set_random_seed(1)
-    return model.add_head(model.build_backbone(settings(backbone="SmallCNN")), settings(backbone="SmallCNN"))
+    return notebook_code.add_head(model.build_backbone(settings(backbone="SmallCNN")), settings(backbone="SmallCNN"))
 
 
 def weights_of(classifier: keras.Model) -> dict[str, list[np.ndarray]]:
@@ -52,7 +53,7 @@ def weights_of(classifier: keras.Model) -> dict[str, list[np.ndarray]]:
 def test_the_first_weights_of_the_head_depend_on_the_setting_seed_alone():
     def head(seed: int) -> list[np.ndarray]:
         chosen = settings(backbone="SmallCNN", seed=seed)
-        classifier = model.add_head(model.build_backbone(chosen), chosen)
+        classifier = notebook_code.add_head(model.build_backbone(chosen), chosen)
         return classifier.get_layer("dense").get_weights() + classifier.get_layer("logit").get_weights()
 
     keras.utils.set_random_seed(1)
@@ -225,7 +226,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path):
 @pytest.mark.parametrize(("name", "unfrozen"), [("ResNet50", 10), ("SmallCNN", 10), ("SmallCNN", 0), ("SmallCNN", 999)])
 def test_exactly_the_last_layers_but_batch_normalisation_learn(name, unfrozen):
     classifier = built(name)
-    model.freeze(classifier, unfrozen)
+    notebook_code.unfreeze(classifier, unfrozen)
     inside = model.backbone_layers(classifier)
     last = inside[-unfrozen:] if unfrozen else []
     for layer in inside:
@@ -236,7 +237,7 @@ def test_exactly_the_last_layers_but_batch_normalisation_learn(name, unfrozen):
 
 def test_minus_one_unfreezes_the_whole_backbone_but_batch_normalisation():
     classifier = built("SmallCNN")
-    model.freeze(classifier, -1)
+    notebook_code.unfreeze(classifier, -1)
     still = [layer.name for layer in model.backbone_layers(classifier) if not layer.trainable]
     assert still
     assert still == [x.name for x in classifier.layers if isinstance(x, layers.BatchNormalization)]
@@ -244,35 +245,22 @@ def test_minus_one_unfreezes_the_whole_backbone_but_batch_normalisation():
 
 def test_of_resnet50_the_last_ten_layers_are_the_last_block():
     classifier = built("ResNet50")
-    model.freeze(classifier, 10)
+    notebook_code.unfreeze(classifier, 10)
     names = {layer.name for layer in model.backbone_layers(classifier) if layer.trainable and layer.weights}
     assert names == {f"conv5_block3_{n}_conv" for n in (1, 2, 3)}
-    counts = model.parameter_counts(classifier)
-    head = 2048 * 8 + 8 + 8 + 1
-    assert counts["trainable"] == (2048 * 512 + 512) + (3 * 3 * 512 * 512 + 512) + (512 * 2048 + 2048) + head
-    assert counts["total"] == classifier.count_params() == counts["trainable"] + counts["frozen"]
-    table = model.parts_table(classifier)
-    assert table.loc["head", ["trainable", "frozen"]].tolist() == [head, 0]
-    assert table.loc["backbone (ResNet50)", "trainable"] == counts["trainable"] - head
-    assert table["layers"].sum() == len(classifier.layers)
-    shown = model.layers_table(model.backbone_layers(classifier)[-10:])
-    # three convolutions, three batch normalisations, and what has no weights
-    assert shown["learns"].value_counts().to_dict() == {"yes": 3, "no": 3, "–": 4}
-    assert shown.loc["conv5_block3_2_conv", "weights"] == 3 * 3 * 512 * 512 + 512
 
 
 def test_freezing_again_takes_back_what_was_unfrozen():
     classifier = built("SmallCNN")
-    model.freeze(classifier, 10)
-    model.freeze(classifier)
+    notebook_code.unfreeze(classifier, 10)
+    notebook_code.unfreeze(classifier, 0)
     assert {w.path.split("/")[0] for w in classifier.trainable_weights} == {"dense", "logit"}
 
 
 def train_a_little(classifier: keras.Model, unfrozen: int) -> tuple[dict, dict]:
     """Weights before and after a few steps."""
-    model.freeze(classifier, unfrozen)
-    training.compile_model(classifier, 0.01, settings())
-    classifier.run_eagerly = True  # no time for tracing a graph
+    notebook_code.unfreeze(classifier, unfrozen)
+    classifier.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", run_eagerly=True)  # no time for a graph
     before = weights_of(classifier)
     rng = np.random.default_rng(0)
     classifier.fit(rng.random((8, SIZE, SIZE, 1)) * 255, np.arange(8)[:, None] % 2, batch_size=4, verbose=0)

@@ -14,6 +14,7 @@ import pytest
 from helpers import config, model, training
 from helpers.config import FIELDS, Settings, make_settings
 from helpers.run import state
+from tests import notebook_code
 from tests.run.test_contracts import result
 
 BASE = {"image_size": 32, "weights": "none", "dense_units": 8, "batch_size": 8, "head_epochs": 1, "head_rate": 0.03}
@@ -47,10 +48,10 @@ def test_a_setting_that_is_in_no_key_changes_nothing_in_training(tmp_path, cache
 
     def trained(stage: str, chosen: Settings, start: Path | None, name: str) -> list[np.ndarray]:
         keras.utils.set_random_seed(0)
-        classifier = model.add_head(model.build_backbone(settings), settings)
+        classifier = notebook_code.add_head(model.build_backbone(settings), settings)
         if start:
             classifier.load_weights(start)
-        best, history = training.train_stage(classifier, stage, images, splits, chosen, tmp_path / name)
+        best, history = notebook_code.train_stage(classifier, stage, images, splits, chosen, tmp_path / name)
         classifier.save_weights(tmp_path / f"{name}.weights.h5")
         return [*best.get_weights(), history[["val_loss", "val_auc"]].to_numpy()]
 

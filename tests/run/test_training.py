@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from helpers import config, model, phantom, training
 from helpers.config import InputError, make_settings
+from tests import notebook_code
 from tests.conftest import Killed, same_weights
 
 SIZE = 32
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("eager")
 
 
 def images_network(kind: str = "plain") -> keras.Model:
-    """A small flat classifier with the names of `model.add_head`; "residual": its last layers have two inputs."""
+    """A small flat classifier with the names of notebook 03; "residual": its last layers have two inputs."""
     keras.utils.set_random_seed(2)
     pixels = layers.Input((SIZE, SIZE, 1), name="pixels")
     x = layers.Rescaling(1 / 40, -3, name="preprocessing")(pixels)
@@ -40,7 +41,7 @@ def images_network(kind: str = "plain") -> keras.Model:
     if kind == "residual":
         x = layers.Add(name="add")([skipped, x])
     x = layers.ReLU(name="two_relu")(x)
-    return model.add_head(keras.Model(pixels, x), make_settings("smoke", {"dense_units": 8, "dropout": 0.2}))
+    return notebook_code.add_head(keras.Model(pixels, x), make_settings("smoke", {"dense_units": 8, "dropout": 0.2}))
 
 
 def settings(**changed):
@@ -180,7 +181,7 @@ def test_both_ways_to_train_move_what_may_move_and_learn(tmp_path, cache, splits
     for stage, moving in (("head", {"dense", "logit"}), ("fine_tuning", {"two", "dense", "logit"})):
         before = weights_by_layer(classifier)
         figures = training.validation_figures(classifier, cache, splits)
-        trained, history = training.train_stage(classifier, stage, cache, splits, chosen, tmp_path)
+        trained, history = notebook_code.train_stage(classifier, stage, cache, splits, chosen, tmp_path)
         after = weights_by_layer(trained)
         same = {n for n in before if all(np.array_equal(a, b) for a, b in zip(before[n], after[n], strict=True))}
         assert set(before) - same == moving
@@ -197,7 +198,7 @@ def test_more_epochs_go_on_with_a_finished_training(tmp_path, cache, splits, vie
     chosen = {"cached_views": views, "rate_schedule": "warm-up", "weight_average": 0.5}
 
     def fine_tune(run, epochs):
-        return training.train_stage(
+        return notebook_code.train_stage(
             images_network(),
             "fine_tuning",
             cache,
@@ -219,9 +220,9 @@ def test_more_epochs_go_on_with_a_finished_training(tmp_path, cache, splits, vie
 def test_with_all_layers_unfrozen_only_batch_normalisation_stays(tmp_path, cache, splits):
     chosen = settings(cached_views=1, unfrozen_layers=-1, weight_decay=0.01, rate_schedule="cosine")
     classifier = images_network()
-    head, _ = training.train_stage(classifier, "head", cache, splits, chosen, tmp_path)
+    head, _ = notebook_code.train_stage(classifier, "head", cache, splits, chosen, tmp_path)
     before = weights_by_layer(head)
-    trained, history = training.train_stage(head, "fine_tuning", cache, splits, chosen, tmp_path)
+    trained, history = notebook_code.train_stage(head, "fine_tuning", cache, splits, chosen, tmp_path)
     after = weights_by_layer(trained)
     moved = {n for n in before if not all(np.array_equal(a, b) for a, b in zip(before[n], after[n], strict=True))}
     assert moved == {n for n in before if not n.endswith("_bn")}
@@ -251,13 +252,11 @@ def test_the_warm_up_schedule_rises_in_the_first_epoch_and_stays_however_many_fo
     assert course[3:] == [0.5] * 97
 
 
-def test_weight_decay_asks_for_adamw():
+def test_weight_decay_reaches_the_optimizer_and_0_is_none():
     network = images_network()
-    training.compile_model(network, 0.1, settings(), 0.02)
-    assert isinstance(network.optimizer, keras.optimizers.AdamW)
+    notebook_code.compile_stage(network, "fine_tuning", settings(weight_decay=0.02))
     assert network.optimizer.weight_decay == 0.02
-    training.compile_model(network, 0.1, settings())
-    assert type(network.optimizer) is keras.optimizers.Adam
+    notebook_code.compile_stage(network, "fine_tuning", settings())
     assert not network.optimizer.weight_decay
 
 
@@ -266,7 +265,7 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path, cache, splits, mon
     chosen = settings(head_epochs=2)
 
     def run(name: str) -> keras.Model:
-        return training.train_stage(images_network(), "head", cache, splits, chosen, tmp_path / name)[0]
+        return notebook_code.train_stage(images_network(), "head", cache, splits, chosen, tmp_path / name)[0]
 
     expected = run("undisturbed")
     save = training.resumable._save_epoch
@@ -286,6 +285,29 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path, cache, splits, mon
     assert not (tmp_path / "killed" / "training" / "activations").exists()
 
 
+def test_a_stage_wants_a_compiled_classifier_and_trains_no_earlier_layer(tmp_path, cache, splits):
+    classifier, chosen = images_network(), settings(unfrozen_layers=3)
+    with pytest.raises(InputError, match=r"not compiled: call classifier\.compile"):
+        training.train_stage(classifier, "head", cache, splits, chosen, tmp_path)
+    classifier.get_layer("one").trainable = True
+    notebook_code.compile_stage(classifier, "fine_tuning", chosen)
+    with pytest.raises(InputError, match="one is trainable, but this stage trains only the last 3 layers"):
+        training.train_stage(classifier, "fine_tuning", cache, splits, chosen, tmp_path)
+
+
+def test_another_optimizer_is_another_training_and_the_same_is_loaded(tmp_path, cache, splits):
+    def losses(rate: float) -> list[float]:
+        classifier = images_network()
+        classifier.compile(keras.optimizers.Adam(rate), "binary_crossentropy")
+        return training.train_stage(classifier, "head", cache, splits, settings(), tmp_path)[1]["loss"].tolist()
+
+    first = losses(0.03)
+    written = (tmp_path / "training/head/state.json").stat().st_mtime_ns
+    assert losses(0.03)[1:] == first[1:]
+    assert (tmp_path / "training/head/state.json").stat().st_mtime_ns == written
+    assert losses(0.01)[1:] != first[1:]
+
+
 @pytest.mark.usefixtures("graphs")
 def test_fine_tuning_begins_with_the_head_it_is_given_not_with_that_of_an_earlier_training(tmp_path, cache, splits):
     chosen = settings(fine_tuning_epochs=1, unfrozen_layers=2)
@@ -294,7 +316,7 @@ def test_fine_tuning_begins_with_the_head_it_is_given_not_with_that_of_an_earlie
         network = images_network()
         weights = network.get_weights()
         network.set_weights([*weights[:-2], weights[-2] + np.float32(shift), weights[-1]])
-        return training.train_stage(network, "fine_tuning", cache, splits, chosen, tmp_path)[1]
+        return notebook_code.train_stage(network, "fine_tuning", cache, splits, chosen, tmp_path)[1]
 
     first = fine_tune(0.0)
     assert fine_tune(0.0).equals(first)  # seconds included: read off, not trained again
@@ -461,7 +483,7 @@ def test_epochs_are_judged_on_the_views_too(tmp_path, cache, splits):
     rows = training.training_parts(splits)["validation"].rows
     logits = training.augmented_validation_logits(classifier, cache, rows, chosen)
     labels = np.tile(splits["label"].to_numpy()[rows] == "PNEUMONIA", 3)
-    _, history = training.train_stage(classifier, "fine_tuning", cache, splits, chosen, tmp_path)
+    _, history = notebook_code.train_stage(classifier, "fine_tuning", cache, splits, chosen, tmp_path)
     assert history["val_auc"].iloc[0] == pytest.approx(roc_auc_score(labels, logits), abs=1e-6)
 
 
@@ -535,7 +557,7 @@ def test_what_a_teacher_says_is_learnt(tmp_path, cache, splits):
     chosen = {"cached_views": 0, "unfrozen_layers": -1, "fine_tuning_epochs": 3}
     said = {}
     for name, teacher in (("alone", ""), ("distilled", str(tmp_path / "teacher"))):
-        classifier, _ = training.train_stage(
+        classifier, _ = notebook_code.train_stage(
             images_network(), "fine_tuning", cache, splits, settings(teacher=teacher, **chosen), tmp_path / name
         )
         said[name] = training.predict_logits(classifier, cache, np.arange(1, 32, 2)).mean()
@@ -563,6 +585,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import keras
 from pathlib import Path
 from helpers import config, model, training
+from tests import notebook_code
 cpus = tf.config.list_logical_devices("CPU")[:count]
 tf.config.list_logical_devices = lambda kind=None: cpus if kind == "GPU" and count > 1 else []
 still = dict.fromkeys("rotation zoom shear translation brightness contrast dropout".split(), 0)
@@ -575,9 +598,9 @@ pixels = np.clip(np.where(np.arange(32) % 2, 150, 90)[:, None, None] + rng.norma
 labels = np.where(np.arange(32) % 2, "PNEUMONIA", "NORMAL")
 sides = ["train"] * 24 + ["validation"] * 8
 splits = pd.DataFrame({"path": [f"{i:02d}" for i in range(32)], "split": sides, "label": labels})
-classifier = model.add_head(model.build_backbone(settings), settings)
+classifier = notebook_code.add_head(model.build_backbone(settings), settings)
 for stage in ("head", "fine_tuning"):
-    classifier, history = training.train_stage(
+    classifier, history = notebook_code.train_stage(
         classifier, stage, pixels.astype(np.uint8), splits, settings, Path(folder)
     )
     model.save(classifier, Path(folder) / stage, {})
@@ -618,16 +641,16 @@ def test_training_in_16_bits_learns_and_its_model_computes_in_float32(
     monkeypatch.setattr(training.stages, "precision", lambda chosen: policy)
     classifier, chosen, seen = images_network(), settings(cached_views=views), []
     figures = training.validation_figures(classifier, cache, splits)
-    compiled = training.compile_model
+    fit = training.stages.fit
 
     def watched(network, *rest):
-        compiled(network, *rest)
         kinds = {layer.name: layer.compute_dtype for layer in network.layers}
         seen.append((kinds.get("two"), kinds["dense"], kinds["logit"], type(network.optimizer).__name__))
+        return fit(network, *rest)
 
-    monkeypatch.setattr(training.stages, "compile_model", watched)
+    monkeypatch.setattr(training.stages, "fit", watched)
     for stage in ("head", "fine_tuning"):
-        classifier, _ = training.train_stage(classifier, stage, cache, splits, chosen, tmp_path)
+        classifier, _ = notebook_code.train_stage(classifier, stage, cache, splits, chosen, tmp_path)
     scaled = "LossScaleOptimizer" if policy == "mixed_float16" else "Adam"
     assert seen[-1] == (policy.removeprefix("mixed_"), "float32", "float32", scaled)
     assert training.validation_figures(classifier, cache, splits)["val_loss"] < figures["val_loss"]

@@ -13,8 +13,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from helpers import storage, training
-from helpers.config import make_settings
+from helpers import storage
 from helpers.training import Validate, seed_draws
 from helpers.training import fit as fit_epochs
 from tests.conftest import Killed, same_weights
@@ -30,7 +29,8 @@ def numbers_network(average: float = 0.0) -> keras.Model:
     x = layers.Dropout(0.3, seed=5)(x)
     x = layers.Dropout(0.3)(x)  # its own seed: another one in every process
     network = keras.Model(start, layers.Dense(1, "sigmoid", name="last")(x))
-    training.compile_model(network, 0.05, make_settings("smoke"), weight_average=average)
+    averaging = {"use_ema": True, "ema_momentum": average} if average else {}
+    network.compile(keras.optimizers.Adam(0.05, **averaging), "binary_crossentropy", jit_compile=False)
     return network
 
 

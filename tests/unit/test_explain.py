@@ -9,6 +9,7 @@ import pytest
 
 from helpers import explain, model
 from helpers.config import make_settings
+from tests import notebook_code
 from tests.conftest import planted_film
 
 SPOTS = [(2, 3), (2, 20), (20, 3), (19, 19)]
@@ -92,7 +93,7 @@ def test_batches_do_not_change_a_map(planted):
 def test_all_methods_work_on_real_backbones(backbone):
     keras.utils.set_random_seed(0)
     settings = make_settings("smoke", {"backbone": backbone, "weights": "none", "image_size": 64, "dense_units": 8})
-    classifier = model.add_head(model.build_backbone(settings), settings)
+    classifier = notebook_code.add_head(model.build_backbone(settings), settings)
     before = classifier.get_weights()
     films = np.stack([planted_film(spot, 64) for spot in SPOTS[:2]])
     for method in explain.METHODS:
