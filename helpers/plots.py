@@ -35,10 +35,10 @@ def use_style() -> None:
     )
 
 
-def caption(text: str) -> None:
-    """Show the figures drawn so far and, below them, a sentence or two in Markdown: what they say."""
+def caption(*sentences: str) -> None:
+    """Show the figures drawn so far and, below them, a paragraph in Markdown: what they say."""
     plt.show()
-    display(Markdown(text))
+    display(Markdown(" ".join(sentences)))
 
 
 def scrollable(table: pd.DataFrame) -> None:
@@ -162,7 +162,7 @@ def failure_pages(failures: pd.DataFrame, pixels: np.ndarray, most: int, page: i
     Parameters
     ----------
     failures : DataFrame, one row an image
-        Columns row (of `pixels`), subtype, probability and answer, as from `evaluation.failures`.
+        Columns row (of `pixels`), label, subtype, probability and answer, as from `evaluation.failures`.
     pixels : uint8 array, shape (n, size, size)
         The image cache.
     most, page : int
@@ -170,7 +170,7 @@ def failure_pages(failures: pd.DataFrame, pixels: np.ndarray, most: int, page: i
     """
     for start in range(0, min(len(failures), most), page):
         shown = failures.iloc[start : min(start + page, most)]
-        titles = [f"{s.subtype or 'normal'}\np = {s.probability:.3f}, {s.answer}" for s in shown.itertuples()]
+        titles = [f"{s.subtype or s.label}\np = {s.probability:.3f}, {s.answer}" for s in shown.itertuples()]
         image_grid(list(pixels[shown["row"]]), titles)
 
 
