@@ -192,7 +192,8 @@ def heatmap_rows(
     """
     hot = matplotlib.colormaps["inferno"](np.linspace(0, 1, 256))
     hot[:, 3] = np.linspace(0, 0.7, 256)  # cold regions stay as they were
-    style, columns = {"cmap": ListedColormap(hot), "vmin": 0, "vmax": 1}, 1 + len(maps)
+    style = {"cmap": ListedColormap(hot), "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+    columns = 1 + len(maps)
     figure, axes = plt.subplots(len(films), columns, figsize=(3.1 * columns, 3.2 * len(films)), squeeze=False)
     for row, (film, title) in enumerate(zip(films, titles, strict=True)):
         for axis, name in zip(axes[row], (title, *maps), strict=True):
