@@ -475,8 +475,8 @@ def test_index_leads_to_everything(smoke):
 def test_page_shows_the_whole_notebook(smoke, stem):
     page = Page(smoke.folder / f"{stem}.html")
     assert sum(1 for _ in page.all("h1")) == 1
-    assert "What we saw" in page.text
-    assert "In this notebook we will" in page.text
+    assert "What we learnt" in page.text
+    assert "After this notebook you can" in page.text
     code = [attributes for attributes in page.all("details") if attributes.get("class") == "code"]
     assert len(code) >= 8, "code is folded but there"
     assert all("open" not in attributes for attributes in code)
