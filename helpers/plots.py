@@ -290,7 +290,7 @@ def probability_histogram(predictions: pd.DataFrame, threshold: float) -> None:
         The operating point.
     """
     names = [name for name in ("validation", "test") if (predictions["split"] == name).any()]
-    _, axes = plt.subplots(1, len(names), figsize=(4.8 * len(names), 3), squeeze=False)
+    _, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=True):
         sns.histplot(
             predictions[predictions["split"] == name], x="probability", hue="label", palette=COLOURS, bins=25,
