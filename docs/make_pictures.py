@@ -15,7 +15,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 DOCS = Path(__file__).resolve().parent
 RUN = DOCS.parent / "reports" / "demo"
-FIGURES = {"phantoms.png": ("01_eda", "plots.image_grid"), "heatmaps.png": ("06_grad_cam", "plots.image_grid")}
+FIGURES = {
+    "phantoms.png": ("01_eda", "plots.image_grid"),
+    "heatmaps.png": ("06_grad_cam", "plots.heatmap_rows(pixels[shown"),
+}
 
 
 def figure(notebook: Path, call: str) -> bytes:

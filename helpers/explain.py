@@ -38,11 +38,12 @@ def heatmaps(classifier: keras.Model, pixels: np.ndarray, method: str = "Grad-CA
             expand_cam=False,
             normalize_cam=False,
         )
-        maps += [_enlarge(np.asarray(one, np.float32), size) for one in np.asarray(raw)]
+        maps += [enlarge(np.asarray(one, np.float32), size) for one in np.asarray(raw)]
     return np.stack(maps)
 
 
-def _enlarge(heat: np.ndarray, size: int) -> np.ndarray:
+def enlarge(heat: np.ndarray, size: int) -> np.ndarray:
+    """A map, float32 (h, w), over its maximum, stretched to float32 (size, size), 0-1; without a positive value: 0."""
     peak = float(heat.max())
     if peak <= 0:
         return np.zeros((size, size), np.float32)
@@ -98,15 +99,3 @@ def border_share(heat: np.ndarray, width: float = 0.1) -> np.ndarray:
     total = heat.sum(axis=(1, 2))
     inner = heat[:, cut : size - cut, cut : size - cut].sum(axis=(1, 2))
     return np.divide(total - inner, total, out=np.full(len(heat), np.nan), where=total > 0)
-
-
-def draw_donors(sick: np.ndarray, same: bool, seed: int) -> np.ndarray:
-    """For each of n images, `sick` bool (n,), the index, int (n,), of one drawn at random from its class or the other.
-
-    ValueError where the class to draw from is empty.
-    """
-    rng, donors = np.random.default_rng(seed), np.empty(len(sick), np.int64)
-    for label in np.unique(sick):
-        receiving = sick == label
-        donors[receiving] = rng.choice(np.flatnonzero(receiving == same), receiving.sum())
-    return donors

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from numpy.typing import ArrayLike
-from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
+from IPython.display import HTML, Markdown, display
+from matplotlib.colors import ListedColormap
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from helpers import dataset, evaluation
 
@@ -36,6 +38,18 @@ def use_style() -> None:
             "grid.alpha": 0.4,
         },
     )
+
+
+def caption(*sentences: str) -> None:
+    """Show the figures drawn so far and, below them, a paragraph in Markdown: what they say."""
+    plt.show()
+    display(Markdown(" ".join(sentences)))
+
+
+def scrollable(table: pd.DataFrame) -> None:
+    """Show all rows of a table, in a box that scrolls where they are many."""
+    box = '<div class="wide" style="max-height: 18em; overflow-y: auto">{}</div>'
+    display(HTML(box.format(table.to_html(index=False, float_format="{:.4f}".format))))
 
 
 def patient_split(splits: pd.DataFrame) -> None:
@@ -195,6 +209,58 @@ def image_grid(images: list[np.ndarray], titles: list[str], columns: int = 4, wi
     figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.03)
 
 
+def failure_pages(failures: pd.DataFrame, pixels: np.ndarray, most: int, page: int = 12) -> None:
+    """Images that got a wrong answer, as many figures as it takes.
+
+    Parameters
+    ----------
+    failures : DataFrame, one row an image
+        Columns row (of `pixels`), label, subtype, probability and answer, as from `evaluation.failures`.
+    pixels : uint8 array, shape (n, size, size)
+        The image cache.
+    most, page : int
+        How many images to show in all, and in one figure.
+    """
+    for start in range(0, min(len(failures), most), page):
+        shown = failures.iloc[start : min(start + page, most)]
+        titles = [f"{s.subtype or s.label}\np = {s.probability:.3f}, {s.answer}" for s in shown.itertuples()]
+        image_grid(list(pixels[shown["row"]]), titles)
+
+
+def heatmap_rows(
+    films: np.ndarray, maps: dict[str, np.ndarray], titles: list[str], outlines: np.ndarray | None = None
+) -> None:
+    """A row for each image: the image, and under each heatmap, with a colour bar.
+
+    Parameters
+    ----------
+    films : uint8 array, shape (n, size, size)
+        The images.
+    maps : dict of float array, shape (n, size, size), 0 to 1
+        Method -> heatmaps, as from `explain.heatmaps`.
+    titles : list of str
+        Of the images.
+    outlines : bool array, shape (n, size, size), or None
+        True masks of opacities, drawn as a line; an empty one draws none.
+    """
+    hot = matplotlib.colormaps["inferno"](np.linspace(0, 1, 256))
+    hot[:, 3] = np.linspace(0, 0.7, 256)  # cold regions stay as they were
+    style = {"cmap": ListedColormap(hot), "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+    columns = 1 + len(maps)
+    figure, axes = plt.subplots(len(films), columns, figsize=(3.1 * columns, 3.2 * len(films)), squeeze=False)
+    for row, (film, title) in enumerate(zip(films, titles, strict=True)):
+        for axis, name in zip(axes[row], (title, *maps), strict=True):
+            axis.axis("off")
+            axis.set_title(name, fontsize=10)
+            axis.imshow(film, cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
+            if outlines is not None and outlines[row].any():
+                axis.contour(outlines[row], [0.5], colors="#4fd1ff", linewidths=1)
+        for axis, heat in zip(axes[row, 1:], maps.values(), strict=True):
+            shown = axis.imshow(heat[row], **style)
+    label = "activation, of the map's highest"
+    figure.colorbar(shown, ax=axes, location="bottom", shrink=0.4, aspect=30, pad=0.01, label=label)
+
+
 def learning_curves(history: pd.DataFrame, title: str) -> None:
     """Loss in training and validation, and validation AUC, by epoch; a ring marks the epoch that was kept.
 
@@ -245,77 +311,6 @@ def confusion_matrices(summaries: dict[str, dict]) -> None:
         axis.set(xlabel="predicted", ylabel="true", title=f"{name} (n = {summary['n']})")
 
 
-def _by_split(predictions: pd.DataFrame) -> list[tuple[str, pd.Series, pd.Series, str]]:
-    """(name, whether it shows pneumonia, probability, colour) of validation and test, as far as they are there."""
-    parts = ((name, predictions[predictions["split"] == name]) for name in ("validation", "test"))
-    return [(n, p["label"] == "PNEUMONIA", p["probability"], SPLIT_COLOURS[n]) for n, p in parts if len(p)]
-
-
-def ranking_curves(predictions: pd.DataFrame, threshold: float) -> None:
-    """ROC and precision-recall curves of validation and test, with the operating point chosen on validation.
-
-    Parameters
-    ----------
-    predictions : DataFrame, one row an image
-        Columns split (validation, test; either may be missing), label and probability.
-    threshold : float in [0, 1]
-        The operating point.
-    """
-    _, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2))
-    for name, truth, score, colour in _by_split(predictions):
-        if truth.nunique() == 2:
-            RocCurveDisplay.from_predictions(truth, score, ax=left, curve_kwargs={"color": colour, "label": name})
-            PrecisionRecallDisplay.from_predictions(
-                truth, score, ax=right, curve_kwargs={"color": colour, "label": name}
-            )
-            found = evaluation.measure(truth, score, threshold)
-            left.plot(1 - found["specificity"], found["sensitivity"], "o", color=colour, mec="black")
-            right.plot([found["sensitivity"]], [found["precision"]], "o", color=colour, mec="black")  # or None
-    left.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
-    left.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC (dots: at the threshold)", aspect="auto")
-    right.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision-recall", aspect="auto")
-    right.set(ylim=(None, 1.02))
-    left.legend(frameon=False, loc="lower right")
-    right.legend(frameon=False, loc="lower left")
-
-
-def reliability_diagram(predictions: pd.DataFrame) -> None:
-    """Observed proportion of pneumonia against mean predicted probability, in bins; on the diagonal they agree.
-
-    Parameters
-    ----------
-    predictions : DataFrame, one row an image
-        Columns split (validation, test; either may be missing), label and probability.
-    """
-    _, axis = plt.subplots(figsize=(5.8, 4.2))
-    for name, truth, score, colour in _by_split(predictions):
-        bins = evaluation.reliability(truth, score).query("n > 0")
-        x, y, area = bins["mean_probability"], bins["observed"], 12 + 250 * bins["n"] / bins["n"].sum()
-        axis.plot(x, y, "-", color=colour, alpha=0.5, linewidth=1)
-        axis.scatter(x, y, s=area, color=colour, alpha=0.7, label=name)
-    axis.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
-    axis.set(xlabel="predicted probability", ylabel="observed share of pneumonia", title="Reliability (area: images)")
-    axis.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
-
-
-def decision_curve(labels: ArrayLike, probabilities: ArrayLike, highest: float = 0.5) -> None:
-    """Net benefit of acting on the model, on everyone and on no one, over threshold probabilities.
-
-    Parameters
-    ----------
-    labels, probabilities
-        As in `evaluation.net_benefit`.
-    highest : float in (0, 1)
-        The curve goes from 0.01 to here. Screening acts at low probabilities: at 0.5 a missed pneumonia would be no
-        worse than a false alarm.
-    """
-    curve = evaluation.net_benefit(labels, probabilities, np.linspace(0.01, highest, 100))
-    axis = curve.plot(figsize=(6.4, 3.6), style=["-", "--", ":"], color=[COLOURS["PNEUMONIA"], "grey", "black"])
-    top = curve.to_numpy().max()
-    axis.set(xlabel="threshold probability", ylabel="net benefit per image", ylim=(-0.1 * top - 0.01, 1.1 * top + 0.01))
-    axis.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
-
-
 def metric_intervals(summaries: dict[str, dict], names: tuple[str, ...]) -> None:
     """Validation beside test: each metric with its 95% interval.
 
@@ -347,8 +342,8 @@ def probability_histogram(predictions: pd.DataFrame, threshold: float) -> None:
     threshold : float in [0, 1]
         The operating point.
     """
-    names = [name for name, *_ in _by_split(predictions)]
-    _, axes = plt.subplots(1, len(names), figsize=(4.8 * len(names), 3), squeeze=False)
+    names = [name for name in ("validation", "test") if (predictions["split"] == name).any()]
+    _, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=True):
         sns.histplot(
             predictions[predictions["split"] == name], x="probability", hue="label", palette=COLOURS, bins=25,
@@ -356,19 +351,3 @@ def probability_histogram(predictions: pd.DataFrame, threshold: float) -> None:
         )  # fmt: skip
         axis.axvline(threshold, color="black", linestyle="--", linewidth=1)
         axis.set(title=f"{name} (dashed: threshold)", ylabel="images")
-
-
-def localisation_bars(scores: pd.DataFrame) -> None:
-    """Pointing game and activation inside the true opacity, by method, against chance.
-
-    Parameters
-    ----------
-    scores : DataFrame of float in [0, 1]
-        A row for each method, three columns.
-    """
-    axes = scores.plot.bar(figsize=(7, 3.2), rot=0, color=["#c2571a", "#e9a15b", "#b8b8b8"], width=0.75)
-    axes.set(ylabel="share", ylim=(0, 1))
-    for bars in axes.containers:
-        axes.bar_label(bars, fmt="%.2f", fontsize=8)
-    axes.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
-    axes.grid(axis="x", visible=False)

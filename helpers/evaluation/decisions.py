@@ -184,6 +184,37 @@ def outcomes(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> n
     return np.where(positive, np.where(called, "TP", "FN"), np.where(called, "FP", "TN"))
 
 
+def failures(predictions: pd.DataFrame, threshold: float, uncertain: tuple[float, float] | None) -> pd.DataFrame:
+    """The images that get a wrong answer, the most certain errors first.
+
+    Parameters
+    ----------
+    predictions : DataFrame, one row an image
+        Columns label (NORMAL, PNEUMONIA) and probability, in [0, 1]; others are kept.
+    threshold : float in [0, 1]
+        An image is called positive from this probability on.
+    uncertain : tuple of two floats in [0, 1], or None
+        Result of `uncertain_range`. Without one, each answer counts as certain.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `predictions`, outcome ("false alarms", "misses") and answer ("certain", "uncertain").
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"label": ["NORMAL", "NORMAL", "PNEUMONIA"], "probability": [0.6, 0.9, 0.8]})
+    >>> failures(table, 0.5, (0.4, 0.7))["answer"].tolist()
+    ['certain', 'uncertain']
+    """
+    positive, probabilities = checked(predictions["label"] == POSITIVE, predictions["probability"], threshold)
+    low, high = uncertain or (np.inf, -np.inf)
+    answer = np.where((low <= probabilities) & (probabilities <= high), "uncertain", "certain")
+    table = predictions.assign(outcome=np.where(positive, "misses", "false alarms"), answer=answer)
+    order = np.argsort(-np.abs(probabilities - threshold), kind="stable")
+    return table.iloc[order[(positive != (probabilities >= threshold))[order]]]
+
+
 def net_benefit(labels: ArrayLike, probabilities: ArrayLike, thresholds: ArrayLike) -> pd.DataFrame:
     """Decision curve: what acting on the model is worth, against acting on everyone and on no one.
 

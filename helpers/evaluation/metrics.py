@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from helpers.config import InputError
@@ -45,43 +44,11 @@ def _bins(probabilities: np.ndarray, bins: int = 10) -> np.ndarray:
     return np.digitize(probabilities, np.arange(1, bins) / bins)
 
 
-def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> pd.DataFrame:
-    """Predicted probability against observed proportion of pneumonia, in bins of equal width.
-
-    Parameters
-    ----------
-    labels : array of bool or 0/1, shape (n,)
-        True where the image shows pneumonia.
-    probabilities : array of float in [0, 1], shape (n,)
-        P(pneumonia), in the same order.
-    bins : int
-        How many.
-
-    Returns
-    -------
-    DataFrame, one row a bin
-        Columns low, high (the bin is [low, high), and 1 is in the last), n (images), mean_probability and observed
-        (proportion of pneumonia), both NaN in an empty bin.
-
-    Raises
-    ------
-    InputError
-        Where labels or probabilities cannot be used.
-    """
-    positive, probabilities = checked(labels, probabilities)
-    rows = pd.DataFrame({"p": probabilities, "y": positive.astype(float)}).groupby(_bins(probabilities, bins))
-    table = rows.agg(n=("y", "size"), mean_probability=("p", "mean"), observed=("y", "mean")).reindex(range(bins))
-    edges = np.arange(bins + 1) / bins
-    return table.assign(low=edges[:-1], high=edges[1:], n=table["n"].fillna(0).astype(int))[
-        ["low", "high", "n", "mean_probability", "observed"]
-    ]
-
-
 def weighted(positive: np.ndarray, probability: np.ndarray, threshold: float, weights: np.ndarray) -> dict:
     """METRICS -> float (r,), NaN where undefined, of r resamples that hold each image `weights` times, int (r, n).
 
     The images must be in ascending order of `probability`. Besides, "gaps", float (r, bins that hold an image): what a
-    bin of `reliability` adds to the ECE, with its sign.
+    bin adds to the ECE, with its sign.
     """
     pos, neg, total = weights * positive, weights * ~positive, weights.sum(axis=1)
     cut = np.searchsorted(probability, threshold)  # from here on the images are called positive
@@ -137,7 +104,7 @@ def measure(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> Va
         Each of METRICS -> its value in [0, 1], or None where it is undefined: auc and average_precision (scikit-learn's
         definitions) need both classes, sensitivity an image with pneumonia, specificity one without, precision a
         positive call, npv a negative one. brier is the mean squared error of the probability, ece its expected
-        calibration error in the ten bins of `reliability`.
+        calibration error in ten bins of equal width.
 
     Raises
     ------

@@ -7,7 +7,7 @@ import pandas as pd
 from helpers.config import InputError
 from helpers.evaluation.decisions import NEGATIVE, POSITIVE, outcomes
 from helpers.evaluation.intervals import bootstrap, predictive_values
-from helpers.evaluation.metrics import METRICS
+from helpers.evaluation.metrics import METRICS, measure
 
 RARER = (0.01, 0.05, 0.2)  # prevalences that precision and NPV are carried over to
 _NAMES = {"auc": "AUC", "npv": "NPV", "f1": "F1", "ece": "ECE", "brier": "Brier score"}
@@ -150,26 +150,46 @@ def sentence(name: str, metric: dict) -> str:
     return f"{in_words(name)} {with_interval(metric)}"
 
 
-def table(summary: dict) -> pd.DataFrame:
+def describe_errors(summary: dict) -> str:
+    """The errors of a summary in a sentence or two.
+
+    Examples
+    --------
+    >>> describe_errors({"confusion": {"tp": 97, "fn": 3, "fp": 4, "tn": 36}})
+    'Of 100 images with pneumonia, 3 are missed. Of 40 normal images, 4 get a false alarm.'
+    """
+    tp, fp, fn, tn = (summary["confusion"][name] for name in ("tp", "fp", "fn", "tn"))
+    return f"Of {tp + fn} images with pneumonia, {fn} are missed. Of {fp + tn} normal images, {fp} get a false alarm."
+
+
+def table(summary: dict, baseline: bool = False) -> pd.DataFrame:
     """All metrics of a summary, to read.
 
     Parameters
     ----------
     summary : dict
         Result of `summarise`, also after a way through JSON.
+    baseline : bool
+        Whether to add a column for a model that always answers "pneumonia", with the prevalence for a probability.
 
     Returns
     -------
     DataFrame of text
-        A row for each of METRICS, and for the sensitivity of each subtype. Columns metric, value, 95% interval, and n,
-        how many images it is about.
+        A row for each of METRICS, and for the sensitivity of each subtype. Columns metric, value, 95% interval, n,
+        how many images it is about, and baseline, where asked for.
     """
     tp, fp, fn, tn = (summary["confusion"][name] for name in ("tp", "fp", "fn", "tn"))
     about = {"sensitivity": tp + fn, "specificity": tn + fp, "precision": tp + fp, "npv": tn + fn}
     rows = [(in_words(name), *_text(summary[name]), about.get(name, summary["n"])) for name in METRICS]
     parts = summary.get("by_subtype", {}).items()
     rows += [(f"sensitivity, {name}", *_text(part["sensitivity"]), part["n"]) for name, part in parts]
-    return pd.DataFrame(rows, columns=["metric", "value", "95% interval", "n"])
+    found = pd.DataFrame(rows, columns=["metric", "value", "95% interval", "n"])
+    if baseline:
+        labels = [True] * (tp + fn) + [False] * (fp + tn)
+        always = measure(labels, [summary["prevalence"]] * len(labels), 0.0)
+        texts = {in_words(name): "–" if value is None else f"{value:.3f}" for name, value in always.items()}
+        found["baseline"] = found["metric"].map(texts).fillna("–")
+    return found
 
 
 def where_rarer(summary: dict) -> pd.DataFrame:

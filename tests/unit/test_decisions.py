@@ -1,6 +1,7 @@
 """Calibration, threshold, uncertain range and decision curve: hand-computed cases and properties."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from helpers.evaluation import (
     calibration_effect,
     certainty,
     choose_threshold,
+    failures,
     fit_calibration,
     measure,
     net_benefit,
@@ -259,3 +261,13 @@ def test_net_benefit_by_hand():
     for threshold in (0.0, 1.0, np.nan):
         with pytest.raises(InputError, match="decision curve"):
             net_benefit(labels, scores, [threshold])
+
+
+def test_failures_are_all_wrong_answers_the_most_certain_first():
+    names = np.where(LABELS, "PNEUMONIA", "NORMAL")
+    table = failures(pd.DataFrame({"label": names, "probability": SCORES}), 0.4, (0.25, 0.5))
+    assert table.index.tolist() == [3, 2]  # 0.6 lies further from the threshold than 0.3
+    assert table["outcome"].tolist() == ["false alarms", "misses"]
+    assert table["answer"].tolist() == ["certain", "uncertain"]
+    assert failures(table, 0.4, None)["answer"].tolist() == ["certain", "certain"]
+    assert failures(table, 0.3, None).index.tolist() == [3]  # at the threshold is positive

@@ -104,6 +104,15 @@ def test_an_interval_without_width_is_not_shown():
     assert " to " in shown.loc["accuracy", "95% interval"]
 
 
+def test_the_baseline_always_answers_pneumonia():
+    summary = summarise(frame(), 0.4, "0.4", 60, 1)
+    shown, prevalence = evaluation.table(summary, baseline=True).set_index("metric")["baseline"], summary["prevalence"]
+    wanted = {"AUC": 0.5, "accuracy": prevalence, "sensitivity": 1, "specificity": 0, "ECE": 0}
+    wanted |= {"F1": 2 * prevalence / (1 + prevalence), "Brier score": prevalence * (1 - prevalence)}
+    assert {name: float(shown[name]) for name in wanted} == pytest.approx(wanted, abs=6e-4)
+    assert shown["NPV"] == shown["sensitivity, virus"] == "–"
+
+
 def test_where_pneumonia_is_rarer_precision_falls():
     summary = summarise(frame(), 0.5, "0.5", 50, 0)
     table = where_rarer(summary)

@@ -156,13 +156,3 @@ def test_border_share_is_computed_as_by_hand():
     np.testing.assert_allclose(explain.border_share(heat), [1 - 0.8**2, 0, 0.25, np.nan])
     np.testing.assert_allclose(explain.border_share(heat, 0.2)[0], 1 - 0.6**2)
     np.testing.assert_allclose(explain.border_share(heat, 0.5), [1, 1, 1, np.nan])
-
-
-def test_donors_come_from_the_class_asked_for():
-    sick = np.array([True, False, True, True, False])
-    for seed in range(5):
-        assert (sick[explain.draw_donors(sick, True, seed)] == sick).all()
-        assert (sick[explain.draw_donors(sick, False, seed)] != sick).all()
-    np.testing.assert_array_equal(explain.draw_donors(sick, True, 1), explain.draw_donors(sick, True, 1))
-    with pytest.raises(ValueError, match="empty"):
-        explain.draw_donors(np.array([True, True]), False, 0)

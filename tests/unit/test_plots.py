@@ -1,4 +1,4 @@
-"""The figures of notebook 05 where a split, or a class of one, is missing."""
+"""The figures of notebooks 05 and 06, also where a split, or a class of one, is missing."""
 
 from __future__ import annotations
 
@@ -47,14 +47,6 @@ def test_intervals_are_drawn_of_the_splits_that_are_there(splits):
 
 
 @SPLITS
-def test_curves_and_calibration_are_drawn_of_the_splits_that_are_there(splits):
-    plots.ranking_curves(predictions(*splits), 0.5)
-    assert shown(plt.gca()) == set(splits)
-    plots.reliability_diagram(predictions(*splits))
-    assert shown(plt.gca()) == set(splits)
-
-
-@SPLITS
 def test_a_matrix_and_a_histogram_for_each_split_that_is_there(splits):
     plots.confusion_matrices(summaries(predictions(*splits)))
     assert [axis.get_title() for axis in plt.gcf().axes] == [f"{name} (n = 20)" for name in splits]
@@ -62,26 +54,28 @@ def test_a_matrix_and_a_histogram_for_each_split_that_is_there(splits):
     assert [axis.get_title().split()[0] for axis in plt.gcf().axes] == list(splits)
 
 
-def test_a_threshold_above_all_scores_still_has_curves():
-    plots.ranking_curves(predictions("test"), 1.0)
-    assert shown(plt.gca()) == {"test"}
-
-
-def test_a_decision_curve_has_a_line_for_the_model_and_for_each_default():
-    table = predictions("test")
-    plots.decision_curve(table["label"] == "PNEUMONIA", table["probability"], highest=0.4)
-    axis = plt.gca()
-    assert shown(axis) == {"model", "treat all", "treat none"}
-    model, everyone, none = (line.get_ydata() for line in axis.get_lines())
-    assert everyone[0] == pytest.approx(0.5 - 0.5 / 99)  # half have pneumonia
-    assert model.max() <= 0.5
-    assert set(none) == {0}
-    assert axis.get_lines()[0].get_xdata()[-1] == pytest.approx(0.4)
-
-
-def test_one_class_has_a_matrix_and_intervals_but_no_curve():
+def test_one_class_has_a_matrix_and_intervals():
     table = pd.concat([predictions("validation"), predictions("test", labels=("NORMAL",))])
     plots.confusion_matrices(summaries(table))
     plots.metric_intervals(summaries(table), ("auc", "specificity"))
-    plots.ranking_curves(table, 0.5)
-    assert shown(plt.gca()) == {"validation"}
+    assert shown(plt.gca()) == {"validation", "test"}
+
+
+def test_failures_are_paged_and_no_more_are_shown_than_asked_for():
+    table = evaluation.failures(predictions("test").assign(row=range(20)), 0.5, (0.4, 0.6))
+    plots.failure_pages(table, np.zeros((20, 8, 8), np.uint8), most=7, page=3)
+    shown = [[axis for axis in plt.figure(n).axes if axis.images] for n in plt.get_fignums()]
+    assert [len(axes) for axes in shown] == [3, 3, 1]
+    first = table.iloc[0]
+    assert shown[0][0].get_title() == f"{first['label']}\np = {first['probability']:.3f}, {first['answer']}"
+
+
+def test_heatmaps_have_a_row_for_each_image_and_an_outline_where_there_is_one():
+    films, heat, outlines = np.zeros((2, 8, 8), np.uint8), np.ones((2, 4, 4)), np.zeros((2, 8, 8), bool)
+    outlines[1, 2:5, 2:5] = True
+    plots.heatmap_rows(films, {"one": heat, "other": heat}, ["a", "b"], outlines)
+    *axes, bar = plt.gcf().axes
+    assert [axis.get_title() for axis in axes] == ["a", "one", "other", "b", "one", "other"]
+    assert [len(axis.images) for axis in axes] == [1, 2, 2] * 2
+    assert [bool(axis.collections) for axis in axes] == [False] * 3 + [True] * 3
+    assert bar.get_xlabel().startswith("activation")
