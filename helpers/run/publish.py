@@ -1,6 +1,7 @@
 """Put a run's model into data/pretrained, with a model card: `python -m helpers.publish RUN`.
 
 Its predictions are kept beside it. Without RUN the model there is measured anew from these, as when a formula changes.
+With --report RUN the pages of its evaluation are put into reports/results, without a picture of a person.
 """
 
 from __future__ import annotations
@@ -103,11 +104,10 @@ def _table(name: str, summary: dict) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command; exit status 2 where the run's model cannot be published, or none is there to be measured."""
     parser = argparse.ArgumentParser(prog="python -m helpers.publish", description=__doc__)
-    parser.add_argument("run", nargs="?", help="folder below reports/; left out: measure the model in the clone anew")
-    parser.add_argument("--report", metavar="RUN", help="instead: put pages 05 and 06 of RUN into reports/results/RUN")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("run", nargs="?", help="folder below reports/; left out: measure the model in the clone anew")
+    one.add_argument("--report", metavar="RUN", help="instead: put pages 05 and 06 of RUN into reports/results/RUN")
     given = parser.parse_args(arguments)
-    if given.run and given.report:
-        parser.error("RUN publishes a model, --report RUN a report: one at a time.")
     wrote = f"{config.relative_path(config.PRETRAINED)}: model.keras, model.json, {model.ood.FILE}, MODEL_CARD.md"
     try:
         if given.report:

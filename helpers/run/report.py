@@ -222,15 +222,13 @@ def write_index(folder: Path, target: Path | None = None, hide: dict[str, str] |
         own = {name for name, field in config.FIELDS.items() if field.metadata["notebook"] in ("01", "05", "06")}
         parameters = {name: parameters[name] for name in parameters.keys() & own - {"threshold_policy", "image_size"}}
     phantoms, splits = of_phantoms(record, folder), [name for name in ("test", "validation") if name in metrics]
-    found["who"] = "phantoms" if phantoms else "images"
     if splits and (folder / "predictions.csv").exists():
         shown = pd.read_csv(folder / "predictions.csv").query(f"split == '{splits[0]}'")
         band = found["card"].get("uncertain") or [0, 1]
         found["sure"] = evaluation.certainty(
             shown["label"] == evaluation.POSITIVE, shown["probability"], band
         ).to_dict()
-        if not phantoms and dataset.public_names(dataset.read_table(folder / "splits.csv", "02_preprocessing")):
-            found["who"] = "X-rays of children"
+        found["public"] = dataset.public_names(dataset.read_table(folder / "splits.csv", "02_preprocessing"))
     cases = [] if target else storage.read_json(folder / "cases.json").get("cases", [])
     found |= {"record": record, "run": record.get("run", folder.name), "banner": phantoms, "splits": splits}
     found |= {"notebooks": notebooks, "last": provenance.commit_of(record.get("git") or {}), "cost": cost}
