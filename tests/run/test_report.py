@@ -1,4 +1,4 @@
-"""What the index says first, and the report that can be published: its numbers, its plots, and no picture of a person."""
+"""What the index says first; and the report that can be published, with its numbers, plots, and no picture of a person."""
 
 from __future__ import annotations
 
@@ -110,14 +110,9 @@ def test_an_index_of_one_class_speaks_of_that_class_alone(tmp_path, rows, said):
 
 def test_phantoms_and_files_of_unknown_names_are_not_called_children(tmp_path):
     assert "100 phantoms with" in words(evaluated(tmp_path, ROWS, BAND, phantoms=600), ".answer")
-    splits = (
-        (tmp_path / "splits.csv")
-        .read_text()
-        .replace("_virus,", "_virus_1.png,")
-        .replace(",person", ",test/NORMAL/person")
-    )
-    page = evaluated(tmp_path, ROWS, BAND)
-    (tmp_path / "splits.csv").write_text(re.sub(r"(?m)^([^,]+),(\w+),(\w+),[^,]+,", r"\1,\2,\3,\1,", splits))
+    evaluated(tmp_path, ROWS, BAND)
+    table = pd.read_csv(tmp_path / "splits.csv")
+    table.assign(patient=table["path"]).to_csv(tmp_path / "splits.csv", index=False)
     page = BeautifulSoup(report.write_index(tmp_path).read_text(encoding="utf-8"), "html.parser")
     assert "Of 100 images with pneumonia" in words(page, ".answer")
 
@@ -220,7 +215,7 @@ def test_a_published_report_names_no_place_of_this_machine(run, tmp_path):
         text = file.read_text(encoding="utf-8")
         assert str(tmp_path) not in text
         assert "secret place" not in text
-    assert "--data xrays" in text or "xrays" in (run.parent / "results/real/index.html").read_text(encoding="utf-8")
+    assert "--data xrays" in (run.parent / "results/real/index.html").read_text(encoding="utf-8")
 
 
 def test_the_numbers_of_a_published_report_are_those_of_metrics_json(run):
