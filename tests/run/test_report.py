@@ -1,4 +1,4 @@
-"""What the index says first; and the report that can be published, with its numbers, plots, and no picture of a person."""
+"""What the index says first, and the report that can be published: numbers and plots, but no picture of a person."""
 
 from __future__ import annotations
 
