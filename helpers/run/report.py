@@ -150,7 +150,7 @@ def _finish(page: str, published: Sequence[str]) -> str:
     for table in soup.select("main table"):
         _align_numbers(table)
         if not table.find_parent(class_="wide"):
-            table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
+            table.wrap(soup.new_tag("div", attrs={"class": "wide", "tabindex": "0"}))
     taken: set[str] = set()
     for heading in soup.select("main .md :is(h1, h2, h3, h4)"):
         slug = re.sub(r"[^\w]+", "-", heading.get_text().lower()).strip("-") or "section"
