@@ -17,6 +17,7 @@ from typing import Any
 import nbformat
 import pandas as pd
 from bs4 import BeautifulSoup, Tag
+from jinja2 import Environment
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
@@ -47,9 +48,8 @@ def human_time(seconds: float | None) -> str:
 
 def human_bytes(count: float | None) -> str:
     """1_234_000_000 -> "1.2 GB", below a gigabyte in MB; "" for None."""
-    if count is None:
-        return ""
-    return f"{count / 1e9:.1f} GB" if count >= 995e6 else f"{count / 1e6:.0f} MB"
+    text = f"{count / 1e9:.1f} GB" if count and count >= 995e6 else f"{(count or 0) / 1e6:.0f} MB"
+    return "" if count is None else text
 
 
 def human_name(key: str) -> str:
@@ -91,7 +91,7 @@ def _exporter() -> HTMLExporter:
         ),
     )
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8") + HtmlFormatter(style="friendly").get_style_defs()
-    environment = exporter.environment
+    environment: Environment = exporter.environment
     environment.autoescape = lambda name: not (name or "").endswith(".md.j2")
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.globals |= {"style": Markup(style), "banner_text": BANNER}  # noqa: S704 - our own CSS
