@@ -63,7 +63,7 @@ def human_value(value: Any) -> str:
     if isinstance(value, dict):
         return evaluation.with_interval(value)
     if value is None or isinstance(value, bool):
-        return {None: "—", True: "yes", False: "no"}[value]
+        return {None: "–", True: "yes", False: "no"}[value]
     if isinstance(value, float):
         return f"{value:.3f}" if 1e-3 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
