@@ -32,10 +32,17 @@ def figure(notebook: Path, call: str) -> bytes:
 
 
 def index(browser: Browser) -> None:
-    """The top of the run's index."""
-    page = browser.new_page(viewport={"width": 1000, "height": 1150})
-    page.goto((RUN / "index.html").as_uri())
-    page.screenshot(path=DOCS / "index.png")
+    """The run's index down to its cases, as wide as a screen and as a phone."""
+    for name, width in (("index.png", 1000), ("index_phone.png", 400)):
+        page = browser.new_page(viewport={"width": width, "height": 1200})
+        page.goto((RUN / "index.html").as_uri())
+        end = (
+            page.locator("h2", has_text="Pages").bounding_box()
+            if width > 400
+            else page.locator(".cases").bounding_box()
+        )
+        page.screenshot(path=DOCS / name, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": end["y"]})
+        page.close()
 
 
 def prediction(browser: Browser) -> None:

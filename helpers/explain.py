@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from pathlib import Path
+
 import keras
 import matplotlib
 import numpy as np
@@ -11,10 +15,12 @@ from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
 from tf_keras_vis.layercam import Layercam
 
-from helpers import model
+from helpers import config, evaluation, images, model, storage
 
 # Selvaraju et al. 2017 (ICCV), Chattopadhay et al. 2018 (WACV), Jiang et al. 2021 (IEEE TIP)
 METHODS = {"Grad-CAM": Gradcam, "Grad-CAM++": GradcamPlusPlus, "LayerCAM": Layercam}
+# In a report: of each outcome the middle image, in the order of their probabilities, or the one with the surest error
+CASES = {"TP": 0.5, "TN": 0.5, "FP": 1.0, "FN": 0.0}
 
 
 def heatmaps(classifier: keras.Model, pixels: np.ndarray, method: str = "Grad-CAM", batch: int = 8) -> np.ndarray:
@@ -99,3 +105,50 @@ def border_share(heat: np.ndarray, width: float = 0.1) -> np.ndarray:
     total = heat.sum(axis=(1, 2))
     inner = heat[:, cut : size - cut, cut : size - cut].sum(axis=(1, 2))
     return np.divide(total - inner, total, out=np.full(len(heat), np.nan), where=total > 0)
+
+
+def choose_cases(predictions: pd.DataFrame, threshold: float, uncertain: list[float] | None) -> pd.DataFrame:
+    """Six rows of `predictions` for a report, with the columns outcome and uncertain (whether within that range).
+
+    First those of CASES, outside the uncertain range where there are any; then of each class the nearest to the
+    threshold; then what else is near it.
+    """
+    truth, probability = predictions["label"] == evaluation.POSITIVE, predictions["probability"]
+    ranked = predictions.assign(outcome=evaluation.outcomes(truth, probability, threshold), uncertain=False)
+    if uncertain:
+        ranked["uncertain"] = probability.between(*uncertain)
+    ranked, found = ranked.sort_values(["probability", "path"]), []
+    for outcome, place in CASES.items():
+        alike = ranked[ranked["outcome"] == outcome]
+        alike = alike if alike["uncertain"].all() else alike[~alike["uncertain"]]
+        found += [alike.iloc[[round(place * (len(alike) - 1))]]] if len(alike) else []
+    near = ranked.iloc[(ranked["probability"] - threshold).abs().argsort(kind="stable")].drop(pd.concat(found).index)
+    return pd.concat([*found, near.drop_duplicates("label"), near]).drop_duplicates("path").head(6)
+
+
+def strongest(heat: np.ndarray) -> str:
+    """Where in the image a heatmap, float (size, size), has its maximum, in words; "" where it is empty."""
+    row, column = (int(3 * place / len(heat)) for place in np.unravel_index(int(heat.argmax()), heat.shape))
+    place = f"{('upper', 'middle', 'lower')[row]} {('left', 'centre', 'right')[column]}"
+    return place.replace("middle centre", "centre") if heat.any() else ""
+
+
+def _embedded(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def write_cases(folder: Path) -> None:
+    """Write cases.json into a run folder whose notebook 06 is done, for its index."""
+    predictions, splits = (pd.read_csv(folder / name) for name in ("predictions.csv", "splits.csv"))
+    classifier, card = model.load(folder / "model")
+    final = "test" if (predictions["split"] == "test").any() else "validation"
+    chosen = choose_cases(predictions[predictions["split"] == final], card["threshold"], card.get("uncertain"))
+    rows = pd.Index(splits["path"]).get_indexer(chosen["path"])
+    pixels = images.load_cache(config.require_file(folder / "images.npy", "02_preprocessing"))[rows]
+    heat = heatmaps(classifier, pixels)
+    made = chosen.assign(subtype=splits["subtype"].fillna("").to_numpy()[rows], strongest=list(map(strongest, heat)))
+    made["image"] = list(map(_embedded, pixels))
+    made["heatmap"] = [_embedded(overlay(*pair)) for pair in zip(pixels, heat, strict=True)]
+    storage.write_json(folder / "cases.json", {"cases": made.drop(columns="split").to_dict("records")})

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from helpers import config, images, storage
 from helpers.config import LABELS, InputError
-from helpers.dataset.folders import no_images, survey
+from helpers.dataset.folders import image_files, no_images, survey
 
 MANIFEST_COLUMNS = ["path", "split", "label", "patient", "subtype", "width", "height", "sha256", "excluded", "why"]
 _THUMBNAIL = 32
@@ -155,6 +155,18 @@ def dataset_fingerprint(manifest: pd.DataFrame) -> str:
     """SHA-256 over the sorted "path sha256" lines of a manifest: equal for equal datasets, wherever they lie."""
     lines = sorted(f"{p} {d}\n" for p, d in zip(manifest["path"], manifest["sha256"], strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def files_fingerprint(root: Path) -> str:
+    """Fingerprint of a dataset folder's images by name, size and time, without reading them."""
+    files = []
+    for path, *_ in image_files(root) if root.is_dir() else ():
+        try:
+            state = (root / path).stat()
+            files.append((path, state.st_size, state.st_mtime_ns))
+        except OSError:
+            files.append((path, -1, 0))
+    return storage.fingerprint(sorted(files))
 
 
 def public_names(manifest: pd.DataFrame) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -18,18 +17,8 @@ from helpers.run import provenance, report, state
 
 def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
     """run.json, predictions with patients, and metrics.json of a run; InputError where one is missing."""
-    folder = config.run_folder(run)
-    record = state.read_record(folder)
-    if not record:
-        raise InputError(
-            f"there is no run in {config.relative_path(folder)}: name a folder below reports/ that has a run.json."
-        )
+    folder, record = state.finished(run)
     predictions = pd.read_csv(config.require_file(folder / "predictions.csv", "05_evaluation"))
-    if not state.evaluated(record, folder):
-        raise InputError(
-            f"reports/{run} is not finished, or its predictions are older than its settings; go on with "
-            f"`python -m helpers.run --name {shlex.quote(run)} --resume` (--set what was changed in notebooks)."
-        )
     for name, column in (("splits.csv", "patient"), ("manifest.csv", "sha256")):
         more = pd.read_csv(config.require_file(folder / name, "05_evaluation"))[["path", column]]
         predictions = predictions.merge(more, on="path", validate="one_to_one")

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import threading
@@ -158,6 +159,24 @@ def _manager(log: Path, environment: dict[str, str]) -> type[AsyncKernelManager]
     return OwnKernelManager
 
 
+@contextlib.contextmanager
+def _environment() -> Iterator[dict[str, str]]:
+    """Variables that every process of a run gets, so that those of a home or a session change nothing."""
+    paths = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get("PYTHONPATH", "")]))
+    with tempfile.TemporaryDirectory() as empty:
+        yield ENVIRONMENT | config.clean_environment(Path(empty)) | {"PYTHONPATH": paths}
+
+
+def write_cases(folder: Path) -> dict | None:
+    """`explain.write_cases` in a process of its own, with what a kernel has; None, or a failure as of `execute`."""
+    code = "import pathlib, sys; from helpers import explain; explain.write_cases(pathlib.Path(sys.argv[1]))"
+    with _environment() as environment, (folder / "kernel.log").open("ab") as log:
+        streams = {"stdout": log, "stderr": log}
+        done = subprocess.run([sys.executable, "-c", code, str(folder)], env=os.environ | environment, **streams)  # noqa: S603
+    message = "the images with heatmaps for the index could not be made; kernel.log says why."
+    return _failure([], None, "", message) if done.returncode else None
+
+
 def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
     """Execute `notebook` into the file `executed`, its stdout shown meanwhile; kernel.log beside it takes the rest.
 
@@ -167,27 +186,15 @@ def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
     source, target = (str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed))
     bar = {"desc": notebook.stem, "leave": False, "file": sys.stderr} if sys.stderr.isatty() else False
     logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # what fails is said by the runner
-    paths = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get("PYTHONPATH", "")]))
     try:
-        with warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as empty:
-            environment = ENVIRONMENT | config.clean_environment(Path(empty)) | {"PYTHONPATH": paths}
+        with warnings.catch_warnings(action="ignore"), _environment() as environment:
             manager = _manager(executed.parent / "kernel.log", environment)
             encryption = "auto" if zmq.has("curve") else "disabled"
             options: dict = {"KernelManager": {"transport_encryption": encryption}}
             options |= {"NotebookClient": {"kernel_manager_class": manager}}
-            papermill.execute_notebook(
-                source,
-                target,
-                parameters,
-                kernel_name="python3",
-                language="python",
-                cwd=config.NOTEBOOKS,
-                progress_bar=bar,
-                stdout_file=LiveOutput(),
-                start_timeout=300,
-                config=Config(options),
-                extra_arguments=["--IPKernelApp.log_level=50"],
-            )
+            kernel = {"kernel_name": "python3", "language": "python", "start_timeout": 300, "cwd": config.NOTEBOOKS}
+            kernel |= {"config": Config(options), "extra_arguments": ["--IPKernelApp.log_level=50"]}
+            papermill.execute_notebook(source, target, parameters, progress_bar=bar, stdout_file=LiveOutput(), **kernel)
     except papermill.PapermillExecutionError as error:
         cells = without_markers(nbformat.read(executed, as_version=4)).cells
         if error.ename == "InputError":

@@ -57,6 +57,23 @@ def absolute(name: str, value: str) -> str:
     return os.path.normpath(path)
 
 
+def private_paths(settings: Settings, published: bool = False) -> dict[str, str]:
+    """Texts that tell this machine from others, such as its folders -> what to write instead.
+
+    With `published` only the last part of a path is left that leads out of reports/ and data/.
+    """
+    found = {}
+    for key in PATHS:
+        value = short = getattr(settings, key)
+        if published and not value.startswith(("reports/", "data/")):
+            short = Path(value).name
+        found |= {absolute(key, value): short, value: short}
+    for place, short in ((config.ROOT, ""), (Path.home(), "~/")):
+        if place != place.parent:
+            found[f"{place}{os.sep}"] = short
+    return {full: short for full, short in found.items() if full != short}
+
+
 def changed(settings: Settings) -> dict:
     """The settings, by name, that together with their profile make these: recipe, data, and what differs from them."""
     given = {"recipe": settings.recipe, "data": absolute("data", settings.data)}
@@ -128,16 +145,7 @@ def machine() -> dict:
 
 def provenance(name: str, settings: Settings, first: str) -> dict:
     """The part of run.json that says how to get the same numbers; `first` is the number of the first notebook."""
-    return {
-        "format": 1,
-        "run": name,
-        "profile": settings.profile,
-        "parameters": asdict(settings),
-        "changed": sorted(changed(settings)),
-        "command": command(name, settings, first),
-        "git": git_state(),
-        "lock": sha256(config.ROOT / "requirements" / "analysis.lock"),
-        "versions": versions(),
-        "seeds": {"seed": settings.seed},
-        "machine": machine() | {"python": sys.implementation.name},
-    }
+    found = {"format": 1, "run": name, "profile": settings.profile, "parameters": asdict(settings)}
+    found |= {"changed": sorted(changed(settings)), "command": command(name, settings, first), "git": git_state()}
+    found |= {"lock": sha256(config.ROOT / "requirements" / "analysis.lock"), "versions": versions()}
+    return found | {"seeds": {"seed": settings.seed}, "machine": machine() | {"python": sys.implementation.name}}

@@ -1,6 +1,7 @@
 """Put a run's model into data/pretrained, with a model card: `python -m helpers.publish RUN`.
 
 Its predictions are kept beside it. Without RUN the model there is measured anew from these, as when a formula changes.
+With --report RUN the pages of its evaluation are put into reports/results, without a picture of a person.
 """
 
 from __future__ import annotations
@@ -8,10 +9,9 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
-
-from jinja2 import Environment, StrictUndefined, Template
 
 from helpers import config, dataset, evaluation, model, storage
 from helpers.config import InputError
@@ -26,11 +26,10 @@ def publish(run: str, target: Path) -> None:
     InputError where the run has not been evaluated on test images, is of phantoms or of a saved model, or its model is
     above 12 MB.
     """
-    folder = config.run_folder(run)
-    record, card = state.read_record(folder), model.read_card(folder / "model")
-    measured = record and state.evaluated(record, folder) and (card.get("metrics") or {}).get("test")
-    if not record or not measured or card.get("phantoms") or "guard_sha256" not in card:
-        raise InputError(f"reports/{run} is no finished run on real images: its model has no test numbers to tell.")
+    folder, record = state.finished(run)
+    card = model.read_card(folder / "model")
+    if not (card.get("metrics") or {}).get("test") or card.get("phantoms") or "guard_sha256" not in card:
+        raise InputError(f"reports/{run} is no run on real images: its model has no test numbers to tell.")
     if not card.get("public", True):
         raise InputError(f"reports/{run} was not trained on the public dataset: the card would say what is not so.")
     if record["parameters"].get("model"):
@@ -39,10 +38,7 @@ def publish(run: str, target: Path) -> None:
     if size > MOST_BYTES:
         raise InputError(f"the model of reports/{run} has {size / 1e6:.1f} MB; a clone takes {MOST_BYTES / 1e6:.0f}.")
     settings, command, entries = state.recorded_settings(record), record["command"], record["notebooks"]
-    for key in provenance.PATHS:  # of this machine, but for other runs: their last part says enough
-        value = getattr(settings, key)
-        if value and not value.startswith("reports/"):
-            command = command.replace(value, Path(value).name)
+    command = report.hidden(command, provenance.private_paths(settings, published=True))
     predictions = dataset.read_table(folder / "predictions.csv", "05_evaluation")
     manifest = dataset.read_table(folder / "manifest.csv", "01_eda")
     numbers = dataset.shared_numbers(manifest)
@@ -54,25 +50,37 @@ def publish(run: str, target: Path) -> None:
         name: evaluation.certainty(part["label"] == "PNEUMONIA", part["probability"], card["uncertain"])
         for name, part in predictions.groupby("split")
     }
-    text = _template().render(
-        splits={name: splits[splits["split"] == name] for name in ("train", "validation", "test")},
-        excluded=int((manifest["excluded"] & (manifest["split"] != "test")).sum()),
-        numbers=numbers.loc["bare number"],
-        within=numbers.loc["patient (number and subtype)", "in both"],
-        size_of_copies=sizes[0] if len(sizes) == 1 else None,
-        card=card,
-        settings=settings,
-        commits=made,
-        command=command,
-        run=shlex.quote(run),
-        certain=certain,
-        tables="\n\n".join(_table(name, part) for name, part in card["metrics"].items()),
-        heatmaps=storage.read_json(folder / "explanations.json") if explained else {},
-    )
+    about = {"card": card, "settings": settings, "commits": made, "command": command, "run": shlex.quote(run)}
+    about |= {"splits": {name: splits[splits["split"] == name] for name in ("train", "validation", "test")}}
+    about |= {"excluded": int((manifest["excluded"] & (manifest["split"] != "test")).sum()), "certain": certain}
+    about |= {"numbers": numbers.loc["bare number"], "size_of_copies": sizes[0] if len(sizes) == 1 else None}
+    about |= {"within": numbers.loc["patient (number and subtype)", "in both"]}
+    about |= {"tables": "\n\n".join(_table(name, part) for name, part in card["metrics"].items())}
+    about |= {"heatmaps": storage.read_json(folder / "explanations.json") if explained else {}}
+    text = report.write("model_card.md.j2", **about)
     model.copy(folder / "model", target)
     storage.write_text(target / "MODEL_CARD.md", text)
     patients = splits[["path", "patient", "subtype"]]
     dataset.write_table(predictions.merge(patients, on="path", validate="one_to_one"), target / "predictions.csv")
+
+
+def publish_report(run: str, above: Path) -> Path:
+    """Write pages 05 and 06 of reports/`run` and its index into `above`/`run`, all numbers and plots but no X-ray.
+
+    InputError where these notebooks are not done, or file names may tell who a patient is.
+    """
+    target, (folder, record) = above / run, state.finished(run)
+    pages = {stem: record["notebooks"][stem] for stem in sorted(record["notebooks"]) if stem[:2] in ("05", "06")}
+    if [entry["status"] for entry in pages.values()] != ["done", "done"]:
+        raise InputError(f"reports/{run} has to be finished first: `python -m helpers.run --name {run} --resume`.")
+    if not dataset.public_names(dataset.read_table(folder / "splits.csv", "02_preprocessing")):
+        raise InputError(f"reports/{run} has files with names of their own, which may tell who a patient is.")
+    hide = provenance.private_paths(state.recorded_settings(record), published=True)
+    record, titles = report.hidden(record, hide), [(stem, entry["title"]) for stem, entry in pages.items()]
+    for stem in pages:
+        report.render(folder / f"{stem}.ipynb", target / f"{stem}.html", titles, record, hide=hide, published=True)
+    shutil.copy(folder / "metrics.json", target)
+    return report.write_index(folder, target, hide)
 
 
 def remeasure(target: Path) -> None:
@@ -87,12 +95,6 @@ def remeasure(target: Path) -> None:
     storage.write_text(target / "MODEL_CARD.md", text)
 
 
-def _template() -> Template:
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # noqa: S701 (Markdown)
-    environment.filters["interval"] = evaluation.with_interval
-    return environment.from_string((report.TEMPLATES / "model_card.md.j2").read_text(encoding="utf-8"))
-
-
 def _table(name: str, summary: dict) -> str:
     rows = evaluation.table(summary)
     lines = [f"| {name} (n = {summary['n']}) | value | 95% interval | images |", "|---|---|---|---|"]
@@ -102,12 +104,20 @@ def _table(name: str, summary: dict) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command; exit status 2 where the run's model cannot be published, or none is there to be measured."""
     parser = argparse.ArgumentParser(prog="python -m helpers.publish", description=__doc__)
-    parser.add_argument("run", nargs="?", help="folder below reports/; left out: measure the model in the clone anew")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("run", nargs="?", help="folder below reports/; left out: measure the model in the clone anew")
+    one.add_argument("--report", metavar="RUN", help="instead: put pages 05 and 06 of RUN into reports/results/RUN")
     given = parser.parse_args(arguments)
+    wrote = f"{config.relative_path(config.PRETRAINED)}: model.keras, model.json, {model.ood.FILE}, MODEL_CARD.md"
     try:
-        publish(given.run, config.PRETRAINED) if given.run else remeasure(config.PRETRAINED)
+        if given.report:
+            wrote = config.relative_path(publish_report(given.report, config.REPORTS / "results"))
+        elif given.run:
+            publish(given.run, config.PRETRAINED)
+        else:
+            remeasure(config.PRETRAINED)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{config.relative_path(config.PRETRAINED)}: model.keras, model.json, {model.ood.FILE}, MODEL_CARD.md")
+    print(wrote)
     return 0

@@ -9,25 +9,27 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 from bs4 import BeautifulSoup, Tag
+from jinja2 import Environment
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from helpers import config, evaluation, storage
+from helpers import config, dataset, evaluation, storage
 from helpers.run import provenance, state
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 BANNER = "Phantom run: images drawn by code. The numbers measure the machinery, not medicine."
+LEFT_OUT = "A picture is left out: only the plots of a report are published."
 TRAINED = {"pretraining": "03", "head": "03", "fine_tuning": "04"}  # which notebook has which training
 SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"]
 SHOWN += ["text/markdown", "text/plain"]  # the first of these that an output has
@@ -38,18 +40,16 @@ def human_time(seconds: float | None) -> str:
     """41.2 -> "41 s", 200 -> "3 min 20 s", 4000 -> "1 h 06 min"; "" for None."""
     if seconds is None:
         return ""
-    whole = round(seconds)
-    if whole < 120:
-        return f"{seconds:.1f} s" if whole < 10 else f"{whole} s"
-    minutes = whole // 60
-    return f"{minutes} min {whole % 60:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 2:
+        return f"{seconds:.1f} s" if round(seconds) < 10 else f"{round(seconds)} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def human_bytes(count: float | None) -> str:
     """1_234_000_000 -> "1.2 GB", below a gigabyte in MB; "" for None."""
-    if count is None:
-        return ""
-    return f"{count / 1e9:.1f} GB" if count >= 995e6 else f"{count / 1e6:.0f} MB"
+    text = f"{count / 1e9:.1f} GB" if count and count >= 995e6 else f"{(count or 0) / 1e6:.0f} MB"
+    return "" if count is None else text
 
 
 def human_name(key: str) -> str:
@@ -60,17 +60,21 @@ def human_name(key: str) -> str:
 
 def human_value(value: Any) -> str:
     """A number, an interval {"value", "low", "high"}, a truth value or a text, for a table cell."""
-    if isinstance(value, dict) and "value" in value:
-        low, high = value.get("low"), value.get("high")
-        interval = "" if low is None or high is None or low == high else f" ({human_value(low)} to {human_value(high)})"
-        return human_value(value["value"]) + interval
+    if isinstance(value, dict):
+        return evaluation.with_interval(value)
     if value is None or isinstance(value, bool):
-        return {None: "—", True: "yes", False: "no"}[value]
+        return {None: "–", True: "yes", False: "no"}[value]
     if isinstance(value, float):
         return f"{value:.3f}" if 1e-3 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    return str(value)
+    return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
+
+
+def of_100(count: int, total: int) -> int:
+    """How many of 100 `count` of `total` are, as a whole number: 0 and 100 for none and all alone."""
+    return min(max(round(100 * count / total), int(count > 0)), 100 - int(count < total))
+
+
+FILTERS = {"time": human_time, "bytes": human_bytes, "value": human_value, "words": human_name, "of_100": of_100}
 
 
 @functools.cache
@@ -81,14 +85,15 @@ def _exporter() -> HTMLExporter:
         template_file="page.html.j2",
         template_paths=[str(TEMPLATES), str(blocks / "base"), str(blocks)],
         exclude_anchor_links=True,
-        filters={"time": human_time, "bytes": human_bytes, "value": human_value, "words": human_name},
+        filters=FILTERS,
         config=Config(
             {"NbConvertBase": {"display_data_priority": SHOWN}, "CoalesceStreamsPreprocessor": {"enabled": True}}
         ),
     )
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8") + HtmlFormatter(style="friendly").get_style_defs()
-    environment = exporter.environment
-    environment.autoescape = environment.trim_blocks = environment.lstrip_blocks = True
+    environment: Environment = exporter.environment
+    environment.autoescape = lambda name: not (name or "").endswith(".md.j2")
+    environment.trim_blocks = environment.lstrip_blocks = True
     environment.globals |= {"style": Markup(style), "banner_text": BANNER}  # noqa: S704 - our own CSS
     return exporter
 
@@ -101,15 +106,15 @@ def opening(notebook: nbformat.NotebookNode) -> tuple[str, str]:
     return title, purpose
 
 
-def _hidden(value: Any, hide: list[tuple[str, str]]) -> Any:
-    """A part of a notebook with texts replaced, wherever they are but in images."""
+def hidden(value: Any, hide: dict[str, str]) -> Any:
+    """A part of a notebook with texts replaced, wherever they are but in images; the longest first."""
     if isinstance(value, dict):
         for key in value:
-            value[key] = value[key] if str(key).startswith("image/") else _hidden(value[key], hide)
+            value[key] = value[key] if str(key).startswith("image/") else hidden(value[key], hide)
     elif isinstance(value, list):
-        value[:] = [_hidden(member, hide) for member in value]
+        value[:] = [hidden(member, hide) for member in value]
     elif isinstance(value, str):
-        for found, short in hide:
+        for found, short in sorted(hide.items(), key=lambda pair: -len(pair[0])):
             value = value.replace(found, short)
     return value
 
@@ -125,18 +130,27 @@ def _align_numbers(table: Tag) -> None:
                 cell["class"] = " ".join([*cell.get_attribute_list("class"), "n"])
 
 
-def _finish(page: str) -> str:
-    """What concerns the whole of a page: contents, links to other pages, tables that scroll; no script is left."""
+def _finish(page: str, published: Sequence[str]) -> str:
+    """What concerns the whole of a page: contents, links to other pages, tables that scroll; no script is left.
+
+    Of a page that is one of `published` (stems), pictures go that are not of a cell with the tag "plot".
+    """
     soup = BeautifulSoup(page, "html.parser")
     for part in soup.select("main script, main style"):
         part.decompose()
+    for picture in soup.select("main :is(img, svg, canvas, video, object, embed, iframe)") if published else ():
+        if not picture.find_parent(class_="plot"):
+            picture.replace_with(soup.new_tag("p", attrs={"class": "note"}, string=LEFT_OUT))
     for link in soup.select(".md a[href]"):
-        href = str(link["href"])  # a page lies one folder deeper than its notebook
-        link["href"] = f"../{href}" if href.startswith("../") else re.sub(r"^(\d\d_\w+)\.ipynb", r"\1.html", href)
+        href = str(link["href"])  # a page lies one folder deeper than its notebook, a published one two
+        if (other := re.match(r"(\d\d_\w+)\.ipynb", href)) and (not published or other[1] in published):
+            link["href"] = href.replace(".ipynb", ".html", 1)
+        elif other or href.startswith("../"):
+            link["href"] = ("../../../notebooks/" if other else "../../" if published else "../") + href
     for table in soup.select("main table"):
         _align_numbers(table)
         if not table.find_parent(class_="wide"):
-            table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
+            table.wrap(soup.new_tag("div", attrs={"class": "wide", "tabindex": "0"}))
     taken: set[str] = set()
     for heading in soup.select("main .md :is(h1, h2, h3, h4)"):
         slug = re.sub(r"[^\w]+", "-", heading.get_text().lower()).strip("-") or "section"
@@ -157,28 +171,21 @@ def render(
     record: dict | None = None,
     failure: dict | None = None,
     hide: dict[str, str] | None = None,
+    published: bool = False,
 ) -> None:
     """Write the executed `notebook` as the HTML file `page`.
 
     `pages` are (stem, title) of all notebooks of the run, for the links; `record` is its run.json; `failure` is
     {"cell", "message", "advice"} of the cell that stopped it; `hide` replaces texts (this machine's
-    paths) in code and outputs.
+    paths) in code and outputs; `published` leaves out every picture that is no plot.
     """
     content = nbformat.read(notebook, as_version=4)
-    _hidden(content.cells, sorted((hide or {}).items(), key=lambda pair: -len(pair[0])))
-    stems, record = [stem for stem, _ in pages], record or {}
-    here = stems.index(page.stem) if page.stem in stems else len(pages)
-    about = {
-        "title": opening(content)[0] or page.stem,
-        "stem": page.stem,
-        "pages": pages,
-        "previous": pages[here - 1] if 0 < here < len(pages) else None,
-        "following": pages[here + 1] if here + 1 < len(pages) else None,
-        "record": record,
-        "failure": failure,
-        "banner": of_phantoms(record, page.parent),
-    }
-    storage.write_text(page, _finish(_exporter().from_notebook_node(content, resources={"page": about})[0]))
+    hidden(content.cells, hide or {})
+    record = record or {}
+    about = {"title": opening(content)[0] or page.stem, "stem": page.stem, "pages": pages, "record": record}
+    about |= {"failure": failure, "banner": of_phantoms(record, notebook.parent)}
+    text = _exporter().from_notebook_node(content, resources={"page": about})[0]
+    storage.write_text(page, _finish(text, [stem for stem, _ in pages] if published else []))
 
 
 def of_phantoms(record: dict, folder: Path) -> bool:
@@ -187,51 +194,51 @@ def of_phantoms(record: dict, folder: Path) -> bool:
     return drawn or bool(storage.read_json(folder / "model/model.json").get("phantoms"))
 
 
-def _trainings(folder: Path, pretrained: bool) -> list[dict]:
-    """What training took, by stage: epochs, seconds of the middle one and in all, training images."""
-    splits, rows = folder / "splits.csv", []
-    images = splits.read_text(encoding="utf-8").count(",train,") if splits.exists() else 0
-    for stage, number in TRAINED.items():
-        history = storage.read_json(folder / "training" / stage / "state.json").get("history", [])[1:]  # not epoch 0
-        if history and (pretrained or stage != "pretraining"):
-            seconds = [epoch["seconds"] for epoch in history]
-            row = {"stage": stage, "notebook": number, "epochs": len(history), "total": sum(seconds)}
-            own = 0 if stage == "pretraining" else images
-            rows.append(row | {"seconds": statistics.median(seconds), "images": own})
-    return rows
+def _trainings(folder: Path, pretrained: bool) -> dict[str, list[float]]:
+    """Seconds of every epoch, by the stage that was trained."""
+    stages = [stage for stage in TRAINED if pretrained or stage != "pretraining"]
+    found = {stage: storage.read_json(folder / "training" / stage / "state.json") for stage in stages}
+    histories = {stage: recorded.get("history", [])[1:] for stage, recorded in found.items()}  # without epoch 0
+    return {stage: [epoch["seconds"] for epoch in history] for stage, history in histories.items() if history}
 
 
-def write_index(folder: Path) -> Path:
-    """Write index.html of the run in `folder` from its run.json, metrics.json and explanations.json; its path.
+def write_index(folder: Path, target: Path | None = None, hide: dict[str, str] | None = None) -> Path:
+    """Write index.html of the run in `folder`, into `target` where its report is published; its path.
 
-    Equal contents are left alone, so that a finished run is not touched.
+    `hide` as in `render`. Equal contents are left alone, so that a finished run is not touched.
     """
     files = {"metrics": "metrics.json", "explanations": "explanations.json", "card": "model/model.json"}
     found: dict[str, Any] = {name: storage.read_json(folder / file) for name, file in files.items()}
-    record = storage.read_json(folder / "run.json")
+    record, metrics = hidden(storage.read_json(folder / "run.json"), hide or {}), found["metrics"]
     parameters = record.get("parameters", {})
     cost = _trainings(folder, parameters.get("weights") == "phantoms")
     notebooks = []
     for stem, entry in sorted(record.get("notebooks", {}).items()):
-        trained = sum(row["total"] for row in cost if row["notebook"] == stem[:2])  # in earlier calls, perhaps
-        more = {"stem": stem, "number": stem[:2], "page": (folder / f"{stem}.html").exists()}
+        trained = sum(sum(cost[stage]) for stage in cost if TRAINED[stage] == stem[:2])  # in earlier calls, perhaps
+        more = {"stem": stem, "number": stem[:2], "page": ((target or folder) / f"{stem}.html").exists()}
         more |= {"seconds": max(entry["seconds"], trained)} if "seconds" in entry else {}
         notebooks.append(entry | more | {"code": provenance.commit_of(entry)})
     if parameters.get("model"):  # what a training would have been is nobody's
         own = {name for name, field in config.FIELDS.items() if field.metadata["notebook"] in ("01", "05", "06")}
-        parameters = {
-            name: value for name, value in parameters.items() if name in own - {"threshold_policy", "image_size"}
-        }
-    found |= {"record": record, "run": record.get("run", folder.name), "banner": of_phantoms(record, folder)}
+        parameters = {name: parameters[name] for name in parameters.keys() & own - {"threshold_policy", "image_size"}}
+    phantoms, splits = of_phantoms(record, folder), [name for name in ("test", "validation") if name in metrics]
+    if splits and (folder / "predictions.csv").exists():
+        shown = pd.read_csv(folder / "predictions.csv").query(f"split == '{splits[0]}'")
+        band = found["card"].get("uncertain") or [0, 1]
+        found["sure"] = evaluation.certainty(
+            shown["label"] == evaluation.POSITIVE, shown["probability"], band
+        ).to_dict()
+        found["public"] = dataset.public_names(dataset.read_table(folder / "splits.csv", "02_preprocessing"))
+    cases = [] if target else storage.read_json(folder / "cases.json").get("cases", [])
+    found |= {"record": record, "run": record.get("run", folder.name), "banner": phantoms, "splits": splits}
     found |= {"notebooks": notebooks, "last": provenance.commit_of(record.get("git") or {}), "cost": cost}
-    found |= {"parameters": parameters, "stale": state.unevaluated(record, folder)}
-    text = write("index.html.j2", **found)
-    index = folder / "index.html"
+    found |= {"parameters": parameters, "stale": state.unevaluated(record, folder), "cases": cases}
+    text, index = write("index.html.j2", published=bool(target), **found), (target or folder) / "index.html"
     if not index.exists() or index.read_text(encoding="utf-8") != text:
         storage.write_text(index, text)
     return index
 
 
 def write(template: str, **values: Any) -> str:
-    """A page that is no notebook's."""
+    """A page that is no notebook's, or a text."""
     return _exporter().environment.get_template(template).render(values)

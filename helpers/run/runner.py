@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shlex
 import signal
 import sys
@@ -62,11 +61,7 @@ class Run:
             entry = dict(recorded.get(notebook.stem, {"status": "pending"}))
             self.entries[notebook.stem] = entry | {"title": title or notebook.stem, "purpose": purpose}
         self.record: dict = {}  # run.json, once something is written
-        paths = {key: (getattr(self.settings, key), getattr(plan.settings, key)) for key in provenance.PATHS}
-        self.hide = {full: short for full, short in paths.values() if full != short}  # paths of this machine
-        for place, short in ((config.ROOT, ""), (Path.home(), "~/")):
-            if place != place.parent:
-                self.hide[f"{place}{os.sep}"] = short
+        self.hide = provenance.private_paths(plan.settings)
 
     def inputs(self) -> dict[str, dict]:
         """What each notebook's result depends on now, see `state.inputs`."""
@@ -111,9 +106,10 @@ class Run:
             say(f"{stem:<18}  running")
             with papermill.watched(_beside(self.plan.name, "kernel")) as memory:
                 failure = papermill.execute(notebook, aside, parameters)
+                if not failure and stem[:2] == "06" and (self.folder / "explanations.json").exists():
+                    failure = papermill.write_cases(self.folder)
             if failure:
-                for full, short in sorted(self.hide.items(), key=lambda pair: -len(pair[0])):
-                    failure["message"] = failure["message"].replace(full, short)
+                failure["message"] = report.hidden(failure["message"], self.hide)
                 failure["advice"] = f"After mending that, go on with: {_again('--name', self.plan.name, '--resume')}"
             self.publish(stem, aside, failure)
         except BaseException:

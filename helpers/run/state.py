@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
-from helpers import config, storage
+from helpers import config, dataset, storage
 from helpers.config import FIELDS, InputError, Settings
-from helpers.dataset import dataset_fingerprint, image_files
 from helpers.run import sources
 from helpers.run.provenance import absolute, sha256
 
@@ -19,7 +19,7 @@ WRITES = {
     "03": ("head/model.keras", "head/model.json"),
     "04": ("model/model.keras", "model/model.json"),
     "05": ("predictions.csv", "metrics.json", "model/model.json", "model/guard.npz"),
-    "06": ("explanations.json",),
+    "06": ("explanations.json", "cases.json"),
 }
 
 
@@ -29,22 +29,16 @@ def dataset_state(folder: Path) -> dict | None:
         manifest = pd.read_csv(folder / "manifest.csv", usecols=["path", "sha256"], keep_default_na=False)
     except (OSError, ValueError):
         return None
-    return {"fingerprint": dataset_fingerprint(manifest), "files": len(manifest)}
+    return {"fingerprint": dataset.dataset_fingerprint(manifest), "files": len(manifest)}
 
 
 def dataset_hash(settings: Settings) -> str:
     """Fingerprint of the dataset's images by name, size and time; "" for phantoms that the settings determine."""
     if settings.phantoms and not settings.data:
         return ""
-    root = Path(absolute("data", settings.data)) if settings.data else config.dataset_folder(settings)
-    files = []
-    for path, *_ in image_files(root) if root.is_dir() else ():
-        try:
-            state = (root / path).stat()
-            files.append((path, state.st_size, state.st_mtime_ns))
-        except OSError:
-            files.append((path, -1, 0))
-    return storage.fingerprint(sorted(files))
+    return dataset.files_fingerprint(
+        Path(absolute("data", settings.data)) if settings.data else config.dataset_folder(settings)
+    )
 
 
 def inputs(
@@ -145,6 +139,20 @@ def unevaluated(record: dict, folder: Path) -> list[str]:
 def evaluated(record: dict, folder: Path) -> bool:
     """Whether 05 has run and nothing is `unevaluated`."""
     return any(stem.startswith("05") for stem in record["notebooks"]) and not unevaluated(record, folder)
+
+
+def finished(run: str) -> tuple[Path, dict]:
+    """Folder and run.json of the run `run`; InputError where there is none, or it is not `evaluated`."""
+    folder = config.run_folder(run)
+    record, where = read_record(folder), config.relative_path(folder)
+    if not record:
+        raise InputError(f"there is no run in {where}: name a folder below reports/ that has a run.json.")
+    if not evaluated(record, folder):
+        raise InputError(
+            f"{where} is not finished, or its predictions are older than its settings; go on with "
+            f"`python -m helpers.run --name {shlex.quote(run)} --resume` (--set what was changed in notebooks)."
+        )
+    return folder, record
 
 
 def recorded_settings(record: dict) -> Settings:

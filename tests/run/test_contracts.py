@@ -74,7 +74,9 @@ def test_run_ends_well_and_says_so(smoke):
 
 def test_run_folder_holds_what_others_read(smoke):
     wanted = {"manifest.csv", "splits.csv", "images.npy", "predictions.csv", "metrics.json", "explanations.json"}
-    wanted |= {"model", "run.json", "index.html"} | {f"{stem}{end}" for stem in STEMS for end in (".ipynb", ".html")}
+    wanted |= {"model", "run.json", "cases.json", "index.html"} | {
+        f"{stem}{end}" for stem in STEMS for end in (".ipynb", ".html")
+    }
     assert wanted <= {path.name for path in smoke.folder.iterdir()}
     assert not [path for path in smoke.folder.rglob("*") if ".part" in path.name or path.name.startswith("part")]
 
@@ -469,6 +471,20 @@ def test_index_leads_to_everything(smoke):
         assert wanted in page.text
     if smoke.commit:
         assert smoke.commit in page.text
+
+
+def test_index_shows_cases_of_this_run_with_image_and_heatmap(smoke):
+    cases, test = load(smoke.folder / "cases.json")["cases"], load(smoke.folder / "metrics.json")["test"]
+    predictions = table(smoke.folder / "predictions.csv").query("split == 'test'").set_index("path")
+    assert len(cases) == 6
+    for case in cases:
+        row = predictions.loc[case["path"]]
+        called = "P" if row["probability"] >= test["threshold"] else "N"
+        right = called == row["label"][0]
+        assert case["outcome"] == ("T" if right else "F") + called
+        assert (case["probability"], case["label"]) == (row["probability"], row["label"])
+    shown = [image["src"] for image in Page(smoke.folder / "index.html").all("img")]
+    assert shown == [case[part] for case in cases for part in ("image", "heatmap")]
 
 
 @pytest.mark.parametrize("stem", STEMS)

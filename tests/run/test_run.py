@@ -774,5 +774,5 @@ def test_index_shows_numbers_and_escapes(tmp_path):
 def test_human_numbers():
     assert [report.human_time(s) for s in (0.4, 41.2, 200, 4000)] == ["0.4 s", "41 s", "3 min 20 s", "1 h 06 min"]
     assert [report.human_bytes(b) for b in (41e6, 1.2e9)] == ["41 MB", "1.2 GB"]
-    assert report.human_value({"value": None, "low": None, "high": None}) == "—"
-    assert [report.human_value(value) for value in (True, False, None, 12_345)] == ["yes", "no", "—", "12,345"]
+    assert report.human_value({"value": None, "low": None, "high": None}) == "–"
+    assert [report.human_value(value) for value in (True, False, None, 12_345)] == ["yes", "no", "–", "12,345"]

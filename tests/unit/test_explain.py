@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import shutil
+
 import keras
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
-from helpers import explain, model
+from helpers import explain, model, storage
 from helpers.config import make_settings
 from tests import notebook_code
 from tests.conftest import planted_film
@@ -156,3 +162,69 @@ def test_border_share_is_computed_as_by_hand():
     np.testing.assert_allclose(explain.border_share(heat), [1 - 0.8**2, 0, 0.25, np.nan])
     np.testing.assert_allclose(explain.border_share(heat, 0.2)[0], 1 - 0.6**2)
     np.testing.assert_allclose(explain.border_share(heat, 0.5), [1, 1, 1, np.nan])
+
+
+def answers(*rows: tuple[str, float]) -> pd.DataFrame:
+    """Predictions of images named after their probability."""
+    table = pd.DataFrame(rows, columns=["label", "probability"])
+    return table.assign(path=[f"test/{label}/{p}.png" for label, p in rows], split="test")
+
+
+ILL, WELL = "PNEUMONIA", "NORMAL"
+MIXED = [(ILL, 0.99), (ILL, 0.9), (ILL, 0.8), (ILL, 0.52), (ILL, 0.3), (ILL, 0.1)]
+MIXED += [(WELL, 0.01), (WELL, 0.05), (WELL, 0.2), (WELL, 0.45), (WELL, 0.7), (WELL, 0.95)]
+
+
+def test_cases_are_middle_hits_surest_errors_and_images_near_threshold():
+    chosen = explain.choose_cases(answers(*MIXED), 0.5, [0.4, 0.6])
+    found = list(chosen[["label", "probability", "outcome", "uncertain"]].itertuples(index=False, name=None))
+    assert found == [
+        (ILL, 0.9, "TP", False), (WELL, 0.05, "TN", False), (WELL, 0.95, "FP", False), (ILL, 0.1, "FN", False),
+        (ILL, 0.52, "TP", True), (WELL, 0.45, "TN", True),
+    ]  # fmt: skip
+
+
+def test_cases_without_an_uncertain_range_are_all_certain_and_six():
+    chosen = explain.choose_cases(answers(*MIXED), 0.5, None)
+    assert len(chosen) == 6
+    assert chosen["path"].is_unique
+    assert not chosen["uncertain"].any()
+
+
+def test_an_outcome_that_is_only_uncertain_is_among_the_cases():
+    chosen = explain.choose_cases(answers((ILL, 0.9), (WELL, 0.1), (WELL, 0.55)), 0.5, [0.4, 0.6])
+    assert chosen["outcome"].tolist() == ["TP", "TN", "FP"]
+    assert chosen["uncertain"].tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [((0, 0), "upper left"), ((16, 16), "centre"), ((31, 17), "lower centre"), (None, "")]
+)
+def test_where_a_heatmap_is_strongest_is_said_in_words(place, said):
+    heat = np.zeros((32, 32), np.float32)
+    if place:
+        heat[place] = 1
+    assert explain.strongest(heat) == said
+
+
+def test_cases_hold_the_image_and_a_heatmap_over_the_planted_spot(planted_folder, tmp_path):
+    places = {"upper left": (2, 2), "upper right": (2, 22), "lower left": (22, 2), "lower right": (22, 22)}
+    films = np.stack([planted_film(spot, seed=row) for row, spot in enumerate([*places.values(), None, None])])
+    table = answers(*[(ILL, 0.9 + row / 100) for row in range(4)], (WELL, 0.1), (WELL, 0.2)).assign(subtype="virus")
+    table.drop(columns="probability").iloc[::-1].to_csv(tmp_path / "splits.csv", index=False)
+    np.save(tmp_path / "images.npy", films[::-1])
+    table.drop(columns="subtype").to_csv(tmp_path / "predictions.csv", index=False)
+    shutil.copytree(planted_folder, tmp_path / "model")
+    explain.write_cases(tmp_path)
+    cases = {case["path"]: case for case in storage.read_json(tmp_path / "cases.json")["cases"]}
+    assert set(cases) == set(table["path"])
+    for film, path, where in zip(films[:4], table["path"][:4], places, strict=True):
+        image, heatmap = (
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(cases[path][part].partition(",")[2]))))
+            for part in ("image", "heatmap")
+        )
+        assert np.abs(image.astype(int) - film).mean() < 8, "the film itself, but for JPEG"
+        assert heatmap.shape == (32, 32, 3)
+        assert cases[path]["strongest"] == where
+        assert cases[path]["subtype"] == "virus"
+    assert cases[table["path"].iloc[4]]["strongest"] == "", "nothing bright, no heat"
