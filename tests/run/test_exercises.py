@@ -90,9 +90,13 @@ def test_a_stub_fails_its_check(stem, solved):
 HEAD = """\
 x = layers.GlobalAveragePooling2D()(backbone.output)
 x = layers.Dropout(dropout)(layers.Dense(units, "relu")(x))
-return keras.Model(backbone.input, layers.Dense(1, "{}")(x))
+classifier = keras.Model(backbone.input, layers.Dense(3, "{}")(x))
+classifier.compile("adam", "{}")
+return classifier
 """
-SOFTMAX, MOVING = "backbone.trainable = False\n" + HEAD.format("softmax"), HEAD.format("sigmoid")
+FROZEN, RIGHT_LOSS = "backbone.trainable = False\n", "sparse_categorical_crossentropy"
+SIGMOIDS, MOVING = FROZEN + HEAD.format("sigmoid", RIGHT_LOSS), HEAD.format("softmax", RIGHT_LOSS)
+OTHER_LOSS = FROZEN + HEAD.format("softmax", "mean_squared_error")
 PATIENT_MEANS = """\
 means = np.array([values[units == unit].mean() for unit in np.unique(units)])
 return np.random.default_rng(seed).choice(means, (resamples, len(means))).mean(axis=1).std()
@@ -131,17 +135,23 @@ WRONG = (
     ("02_preprocessing", "shift_right", "return np.roll(image, by, axis=1)", "0 comes in"),
     ("02_preprocessing", "brighten", "return image + np.uint8(by % 256)", "has become dark"),
     ("03_training", "head_weights", "return channels * units + units", "two biases"),
-    ("03_training", "add_head", SOFTMAX, "not between 0 and 1"),
-    ("03_training", "add_head", MOVING, "is the backbone frozen"),
+    ("03_training", "three_answers", SIGMOIDS, "add up to 1"),
+    ("03_training", "three_answers", MOVING, "is the backbone frozen"),
+    ("03_training", "three_answers", OTHER_LOSS, "the loss should be"),
     ("03_training", "balanced_weights", "return np.where(ill, ill.mean(), 1 - ill.mean())", "is not 1"),
     ("03_training", "weighted_loss", "return -(weights * np.log(p)).mean()", "Keras computes"),
     ("03_training", "early_stopping", "return int(np.argmin(losses)), len(losses) - 1", "never seen"),
     ("04_fine_tuning", "unfreeze", "[setattr(x, 'trainable', x in inside[-last:]) for x in inside]", "normalisation"),
     ("04_fine_tuning", "stored_mean", "return momentum**steps * new + (1 - momentum**steps) * old", "Keras stores"),
     ("04_fine_tuning", "relative_change", "return abs(np.linalg.norm(after) / np.linalg.norm(before) - 1)", "as long"),
-    ("05_evaluation", "highest_threshold", "return p[ill].min()", "still finds enough"),
-    ("05_evaluation", "highest_threshold", "return np.quantile(p, least)", "were wanted"),
-    ("05_evaluation", "highest_threshold", "return np.quantile(p[ill], 1 - least, method='higher')", "were wanted"),
+    ("05_evaluation", "quiet_threshold", "return p[~ill].max()", "is allowed|are allowed"),
+    ("05_evaluation", "quiet_threshold", "return max(t for t in p if (p[~ill] >= t).mean() <= most)", "may find more"),
+    (
+        "05_evaluation",
+        "quiet_threshold",
+        "return min(t for t in p if (p >= t).mean() <= most)",
+        "are allowed|find more",
+    ),
     ("05_evaluation", "standard_error", "return values.std() / np.sqrt(len(values))", "adds no patient"),
     ("05_evaluation", "standard_error", PATIENT_MEANS, "twenty times as much"),
     ("05_evaluation", "precision_at", "return sensitivity", "are false alarms"),
