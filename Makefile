@@ -51,6 +51,7 @@ slides: $(READY) ## make slides of the notebooks that ran in reports/demo (or RU
 	@test -e reports/$(RUN)/01_eda.ipynb || { echo "reports/$(RUN) has no notebooks that ran: make reports first, or name a run, RUN=..." >&2; exit 1; }
 	$(PY) -m nbconvert --to slides --template slides --TemplateExporter.extra_template_basedirs=helpers/run/templates \
 	  --HTMLExporter.exclude_anchor_links=True --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags=plot \
+	  --TagRemovePreprocessor.remove_cell_tags=injected-parameters \
 	  --output-dir=reports/$(RUN)/slides reports/$(RUN)/0*.ipynb
 	@echo "Open reports/$(RUN)/slides/01_eda.slides.html and press the space bar. No network is needed."
 

@@ -49,7 +49,7 @@ def test_an_exercise_shows_no_solution_and_ends_in_a_check(stem):
 
 
 @pytest.fixture(scope="module")
-def solved(smoke):
+def solved(smoke, eager):
     """stem -> the variables of an exercise, its solutions filled in, after it has run on the smoke run."""
     namespaces = {}
 
@@ -177,7 +177,7 @@ WRONG = (
 )
 
 
-@pytest.mark.parametrize(("stem", "name", "body", "said"), WRONG)
+@pytest.mark.parametrize(("stem", "name", "body", "said"), WRONG, ids=[f"{stem}-{name}" for stem, name, *_ in WRONG])
 def test_a_plausible_wrong_answer_fails_its_check(stem, name, body, said, solved):
     exercise, namespace = code(make_exercises.EXERCISES, stem), dict(solved(stem))
     (check,) = (check for stub, check in stubs(stem) if f"def {name}(" in exercise[stub])
