@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PROFILE ?= demo
+RUN ?= $(PROFILE)
 PORT ?= 8866
 ARGS ?=
 
@@ -13,12 +14,12 @@ READY := .venv/analysis.lock
 DEV_READY := .venv/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reports test test-fast torture data lab app bench pictures results lint audit lock clean FORCE
+.PHONY: help setup reports test test-fast torture data lab app bench slides pictures results lint audit lock clean FORCE
 
 help: ## print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: PYTHON=python3.12 (which Python builds .venv), PROFILE=$(PROFILE) (reports), PORT=$(PORT) (app),"
+	@echo "Variables: PYTHON=python3.12 (which Python builds .venv), PROFILE=$(PROFILE) (reports), RUN=$(RUN) (slides), PORT=$(PORT) (app),"
 	@echo "ARGS='...' (handed on by reports, test, test-fast, torture, lab, app, bench, results, lock). Example: make reports ARGS='--set seed=2 --name two'"
 
 setup: $(READY) ## build .venv from requirements/analysis.lock
@@ -44,6 +45,15 @@ lab: $(READY) ## step through the notebooks in JupyterLab
 
 app: $(READY) ## serve the prediction page on this machine (PORT=8866)
 	$(PY) -m helpers.serve --port $(PORT) $(ARGS)
+
+# Without `--template slides`, nbconvert makes slides that fetch reveal.js from the network each time they are shown.
+slides: $(READY) ## make slides of the notebooks that ran in reports/demo (or RUN=name)
+	@test -e reports/$(RUN)/01_eda.ipynb || { echo "reports/$(RUN) has no notebooks that ran: make reports first, or name a run, RUN=..." >&2; exit 1; }
+	$(PY) -m nbconvert --to slides --template slides --TemplateExporter.extra_template_basedirs=helpers/run/templates \
+	  --HTMLExporter.exclude_anchor_links=True --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags=plot \
+	  --TagRemovePreprocessor.remove_cell_tags=injected-parameters \
+	  --output-dir=reports/$(RUN)/slides reports/$(RUN)/0*.ipynb
+	@echo "Open reports/$(RUN)/slides/01_eda.slides.html and press the space bar. No network is needed."
 
 bench: $(READY) ## measure speed and memory (phantoms only, no download)
 	$(PY) -m tests.benchmarks $(ARGS)

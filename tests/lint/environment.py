@@ -27,6 +27,7 @@ PLATFORMS = (
 )
 # used through a command line or a kernel, never imported by the analysis
 TOOLS = {"ipykernel", "jupyterlab", "python-gdcm", "voila"}
+OWN = {"helpers", "tests", "docs", "notebooks"}
 DISTRIBUTIONS = packages_distributions()
 
 
@@ -140,7 +141,7 @@ def imports(*folders: str) -> dict[str, set[str]]:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
-            for name in {n.partition(".")[0] for n in names} - sys.stdlib_module_names - {"helpers", "tests", "docs"}:
+            for name in {n.partition(".")[0] for n in names} - sys.stdlib_module_names - OWN:
                 found.setdefault(name, set()).add(path)
     return found
 

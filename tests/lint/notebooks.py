@@ -168,6 +168,18 @@ def notebooks_are_alike() -> Iterator[str]:
         yield from (f"notebooks/{stem}.ipynb: {complaint}" for check in EVERY for complaint in check(notebook))
 
 
+def exercises_and_solutions_are_stored_alike() -> Iterator[str]:
+    set_up = Notebook(STEMS[0]).code[1].partition("sys.path.insert")[0]
+    for folder in ("exercises", "solutions"):
+        if (there := sorted(path.stem for path in (config.NOTEBOOKS / folder).glob("*.ipynb"))) != list(STEMS):
+            yield f"notebooks/{folder}: there are {there}"
+        for notebook in (Notebook(f"{folder}/{stem}") for stem in there):
+            complaints = [*stored_without_outputs(notebook), *one_parameters_cell(notebook)]
+            if not notebook.code[1].startswith(set_up):
+                complaints.append("its second cell does not find the clone as the other notebooks do")
+            yield from (f"notebooks/{notebook.stem}.ipynb: {complaint}" for complaint in complaints)
+
+
 def index_lists_them_in_order() -> Iterator[str]:
     if (there := sorted(path.stem for path in config.NOTEBOOKS.glob("*.ipynb"))) != list(STEMS):
         yield f"notebooks: there are {there}"
@@ -180,4 +192,4 @@ def index_lists_them_in_order() -> Iterator[str]:
             yield f"notebooks/README.md: nothing of {wanted}"
 
 
-CHECKS = (notebooks_are_alike, index_lists_them_in_order)
+CHECKS = (notebooks_are_alike, exercises_and_solutions_are_stored_alike, index_lists_them_in_order)
