@@ -4,6 +4,9 @@
 PYTHON ?= python3
 PROFILE ?= demo
 RUN ?= $(PROFILE)
+SETS ?= seed=1,2,3
+EXECUTOR ?= local
+JOBS ?= 2
 PORT ?= 8866
 ARGS ?=
 
@@ -12,15 +15,17 @@ UV := $(PY) -m uv
 # Copies of the locks, put into .venv when all that they pin is installed.
 READY := .venv/analysis.lock
 DEV_READY := .venv/dev.lock
+SWEEP_READY := .venv/sweep.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reports test test-fast torture data lab app bench slides pictures results lint audit lock clean FORCE
+.PHONY: help setup reports test test-fast torture data lab app bench sweep slides pictures results lint audit lock clean FORCE
 
 help: ## print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables: PYTHON=python3.12 (which Python builds .venv), PROFILE=$(PROFILE) (reports), RUN=$(RUN) (slides), PORT=$(PORT) (app),"
-	@echo "ARGS='...' (handed on by reports, test, test-fast, torture, lab, app, bench, results, lock). Example: make reports ARGS='--set seed=2 --name two'"
+	@echo "SETS='seed=1,2,3 recipe=classic,full', JOBS=2, EXECUTOR=local, slurm or kubernetes (sweep),"
+	@echo "ARGS='...' (handed on by reports, test, test-fast, torture, lab, app, bench, sweep, results, lock). Example: make reports ARGS='--set seed=2 --name two'"
 
 setup: $(READY) ## build .venv from requirements/analysis.lock
 	@echo "Ready: .venv ($$($(PY) --version)). Next: make reports"
@@ -58,6 +63,12 @@ slides: $(READY) ## make slides of the notebooks that ran in reports/demo (or RU
 bench: $(READY) ## measure speed and memory (phantoms only, no download)
 	$(PY) -m tests.benchmarks $(ARGS)
 
+# As many runs at once as JOBS says and memory holds; the Snakefile says what one takes.
+sweep: $(SWEEP_READY) ## run every combination of SETS, then compare them in reports/sweep-PROFILE/index.html
+	$(PY) -m snakemake --profile workflow/profiles/$(EXECUTOR) --jobs $(JOBS) \
+	  --resources mem_mb=$$($(PY) -c 'import psutil; print(psutil.virtual_memory().available >> 20)') \
+	  --config profile=$(PROFILE) sets="$(SETS)" $(ARGS)
+
 pictures: $(DEV_READY) ## make the pictures in docs/ from reports/demo
 	$(PY) docs/make_pictures.py
 
@@ -78,9 +89,10 @@ audit: $(DEV_READY) ## ask which locked packages have known vulnerabilities (nee
 lock: $(DEV_READY) ## resolve requirements/*.in into the locks, with hashes (needs the network)
 	$(UV) pip compile --quiet --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/analysis.in -o requirements/analysis.lock
 	$(UV) pip compile --quiet --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/dev.in -o requirements/dev.lock
+	$(UV) pip compile --quiet --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/sweep.in -o requirements/sweep.lock
 
 clean: ## remove .venv, caches and the phantoms drawn by code
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis data/demo data/smoke data/demo-*-seed* data/smoke-*-seed*
+	rm -rf .venv .snakemake .pytest_cache .ruff_cache .hypothesis data/demo data/smoke data/demo-*-seed* data/smoke-*-seed*
 	find . -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 	@echo "Left as they are: reports/, data/chest_xray, data/pretrained and everything else in data/."
 
@@ -113,3 +125,11 @@ $(DEV_READY): requirements/dev.lock $(READY)
 	    exit 1; }; \
 	fi; \
 	cp requirements/dev.lock $@
+
+$(SWEEP_READY): requirements/sweep.lock $(READY)
+	@if ! cmp -s requirements/sweep.lock $@; then \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/sweep.lock || { \
+	    echo "Snakemake is not installed; pip's lines above say why. Try again when there is a network." >&2; \
+	    exit 1; }; \
+	fi; \
+	cp requirements/sweep.lock $@

@@ -12,7 +12,7 @@ explain     heatmaps and their scores
 plots       figures
 predict     from bytes to a decision with a saved model, and its command
 page        the prediction page and its server
-run         the runner: papermill, plan, state, report, compare, publish
+run         the runner: papermill, plan, state, report, publish
 
 A wing's public names are those of its package: `from helpers import images`, then `images.read_image(path)`.
 Commands: python -m helpers.run, helpers.predict, helpers.compare, helpers.serve, helpers.download, helpers.publish.

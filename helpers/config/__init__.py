@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import importlib.util
+import os
 import platform
 import re
 import textwrap
@@ -18,7 +20,8 @@ from helpers.config.settings import expanded, list_settings, parse_fold, phantom
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = ROOT / "data"
-REPORTS = ROOT / "reports"
+REPORTS = Path(os.environ.get("XRAY_REPORTS") or ROOT / "reports")  # of run folders
+CACHE = os.environ.get("XRAY_CACHE", "")  # where the runs of a sweep share decoded images; empty: they do not
 NOTEBOOKS = ROOT / "notebooks"
 PRETRAINED = DATA / "pretrained"  # the model that comes with the clone
 
@@ -139,6 +142,18 @@ def weights_origin(settings: Settings) -> str:
     'x.weights.h5'
     """
     return settings.weights if settings.weights in WEIGHTS else Path(settings.weights).name
+
+
+def add_reports_argument(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option --reports DIR: run folders lie there from then on, also for the kernels it starts."""
+
+    def use(folder: str) -> Path:
+        global REPORTS
+        REPORTS = expanded(folder).resolve()
+        os.environ["XRAY_REPORTS"] = str(REPORTS)
+        return REPORTS
+
+    parser.add_argument("--reports", metavar="DIR", type=use, help="where run folders lie, if not in reports/")
 
 
 def run_folder(name: str | int) -> Path:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from helpers import config, images, storage
 from helpers.config import LABELS, InputError
+from helpers.dataset.decoded import Decoded, decoded_once
 from helpers.dataset.folders import image_files, no_images, survey
 
 MANIFEST_COLUMNS = ["path", "split", "label", "patient", "subtype", "width", "height", "sha256", "excluded", "why"]
@@ -81,18 +82,8 @@ def scan(root: Path, size: int = 0, folder: Path | None = None) -> Scan:
     found, unused, problem = survey(root)
     if problem or not found:
         raise InputError(problem or no_images(root))
-    thumbnails = np.zeros((len(found), _THUMBNAIL, _THUMBNAIL), np.uint8)
-    pixels = images.scratch_array(folder, (len(found), size, size))
-    facts: list[tuple] = []
-    blocks = [range(start, min(start + _BLOCK, len(found))) for start in range(0, len(found), _BLOCK)]
-
-    def examine(rows: Sequence[int]) -> list[tuple]:
-        return [_examine(root / found[row][0], thumbnails[row], pixels[row]) for row in rows]
-
-    with ThreadPoolExecutor(4) as pool, tqdm(total=len(found), desc="scan", mininterval=1) as progress:
-        for block in pool.map(examine, blocks):
-            facts += block
-            progress.update(len(block))
+    files = [root / path for path, *_ in found]
+    facts, thumbnails, pixels = decoded_once(files, size, lambda: _decode(files, size, folder))
     width, height, digest, why, bytes_, mean, steps = (list(column) for column in zip(*facts, strict=True))
     path, split, label = (list(column) for column in zip(*found, strict=True))
     path = list(map(storage.writable, path))
@@ -107,6 +98,23 @@ def scan(root: Path, size: int = 0, folder: Path | None = None) -> Scan:
     return Scan(
         manifest, pd.DataFrame({"bytes": bytes_, "mean": mean, "quantisation": steps}), thumbnails, pixels, left
     )
+
+
+def _decode(files: list[Path], size: int, folder: Path | None) -> Decoded:
+    """What `scan` keeps of every file, four of them at a time."""
+    thumbnails = np.zeros((len(files), _THUMBNAIL, _THUMBNAIL), np.uint8)
+    pixels = images.scratch_array(folder, (len(files), size, size))
+    facts: list[tuple] = []
+    blocks = [range(start, min(start + _BLOCK, len(files))) for start in range(0, len(files), _BLOCK)]
+
+    def examine(rows: Sequence[int]) -> list[tuple]:
+        return [_examine(files[row], thumbnails[row], pixels[row]) for row in rows]
+
+    with ThreadPoolExecutor(4) as pool, tqdm(total=len(files), desc="scan", mininterval=1) as progress:
+        for block in pool.map(examine, blocks):
+            facts += block
+            progress.update(len(block))
+    return Decoded(facts, thumbnails, pixels)
 
 
 def _examine(file: Path, thumbnail: np.ndarray, square: np.ndarray) -> tuple:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -254,6 +255,11 @@ def paired_differences(
     Medicine 27 (MOVER). Altman and Bland (2011), How to obtain the P value from a confidence interval, BMJ 343.
     """
     sides = [_estimates(labels, p, threshold, patients, resamples, seed) for p, threshold in (one, other)]
+    return _differences(sides, resamples)
+
+
+def _differences(sides: list[tuple[dict, dict, dict]], resamples: int) -> dict[str, Values]:
+    """`paired_differences` between two results of `_estimates` or `_pooled`."""
     result: dict[str, Values] = {}
     for name in METRICS:
         (a, drawn_a, patients_a), (b, drawn_b, patients_b) = ((v[name], d[name], n[name]) for v, d, n in sides)
@@ -263,6 +269,78 @@ def paired_differences(
             result[name] = _difference(a, b, drawn_a[kept], drawn_b[kept], min(patients_a, patients_b))
     result["ece"] |= {"low": None, "high": None, "p": None}
     return result
+
+
+class Run(NamedTuple):
+    """What a run answered; all but `resampling` as in `bootstrap`."""
+
+    labels: ArrayLike
+    probabilities: ArrayLike
+    threshold: float
+    patients: Iterable
+    resampling: int  # a seed: the same for runs on the same images, whose patients are then drawn alike
+
+
+def _pooled(runs: Sequence[Run], resamples: int) -> tuple[dict[str, Values], dict[str, np.ndarray], dict[str, int]]:
+    """As `_estimates`, of the means of metrics over runs; their values with "least" and "most" of the runs."""
+    parts = [_estimates(*run[:4], resamples, run.resampling) for run in runs]
+    different = {run.resampling: part for run, part in zip(runs, parts, strict=True)}.values()
+    values: dict[str, Values] = {}
+    drawn: dict[str, np.ndarray] = {}
+    fewest = {name: sum(part[2][name] for part in different) for name in METRICS}
+    for name in METRICS:
+        single = np.array([part[0][name]["value"] for part in parts], float)
+        drawn[name] = np.mean([part[1][name] for part in parts], axis=0)
+        value, low, high = single.mean(), np.nan, np.nan
+        known = drawn[name][np.isfinite(drawn[name])]
+        if np.isfinite(value) and 2 * known.size >= resamples and name != "ece":
+            low, high = logit_interval(value, known.std(), fewest[name])
+        found = {"value": value, "low": low, "high": high, "least": single.min(), "most": single.max()}
+        values[name] = {key: number(each) for key, each in found.items()}
+    return values, drawn, fewest
+
+
+def mean_over_runs(runs: Sequence[Run], resamples: int = 1000) -> dict[str, Values]:
+    """Means of metrics over runs, such as seeds, with their range and 95% intervals from resampling patients.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        At least one.
+    resamples : int
+        As in `bootstrap`.
+
+    Returns
+    -------
+    dict
+        Each of METRICS -> {"value", "low", "high", "least", "most"}. In a resample every run sees the same patients, so
+        the interval says what other patients would change; least and most say what other seeds did. The ECE has no
+        interval, since chance adds to it.
+
+    Raises
+    ------
+    InputError
+        As `bootstrap`.
+    """
+    return _pooled(runs, resamples)[0]
+
+
+def group_differences(ones: Sequence[Run], others: Sequence[Run], resamples: int = 2000) -> dict[str, Values]:
+    """Mean metrics of `others` minus those of `ones`, such as the seeds of two recipes, paired by patient.
+
+    Parameters
+    ----------
+    ones, others : sequence of Run
+        Of the same images, run by run.
+    resamples : int
+        As in `bootstrap`.
+
+    Returns
+    -------
+    dict
+        As from `paired_differences`.
+    """
+    return _differences([_pooled(ones, resamples), _pooled(others, resamples)], resamples)
 
 
 def _difference(a: dict, b: dict, drawn_a: np.ndarray, drawn_b: np.ndarray, patients: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import numpy as np
 import psutil
 from PIL import Image
@@ -102,9 +103,21 @@ def write_dataset(root: Path, patients: int, seed: int) -> None:
         raise ValueError(f"{patients} patients are too few for both classes and subtypes in each split")
     root = Path(root)
     recipe = {"version": VERSION, "patients": patients, "seed": seed}
-    _clear(root)
-    if _recipe(root) == recipe:
+    if _recipe(root) == recipe and not any(root.parent.glob(f".{root.name}.*.*")):
         return
+    lock = root.with_name(f".{root.name}.lock")
+    with filelock.FileLock(lock):  # runs of a sweep begin together
+        try:
+            _clear(root)
+            if _recipe(root) != recipe:
+                _write(root, recipe)
+        finally:
+            lock.unlink(missing_ok=True)  # who still waits for it finds the phantoms drawn
+
+
+def _write(root: Path, recipe: dict) -> None:
+    """`write_dataset`, where it has not been done before."""
+    patients, seed = recipe["patients"], recipe["seed"]
     aside = root.with_name(f".{root.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -120,12 +133,11 @@ def write_dataset(root: Path, patients: int, seed: int) -> None:
         storage.write_json(aside / RECIPE, recipe)
         if hasattr(os, "sync"):  # not on Windows
             os.sync()  # a power cut must not leave a folder that is complete by name only
-        if _recipe(root) != recipe:  # else another process was faster
-            old = root.with_name(f".{root.name}.{os.getpid()}.old")
-            if root.exists():
-                root.rename(old)
-            aside.rename(root)
-            shutil.rmtree(old, ignore_errors=True)
+        old = root.with_name(f".{root.name}.{os.getpid()}.old")
+        if root.exists():
+            root.rename(old)
+        aside.rename(root)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -1,3 +1,3 @@
-"""Run the notebooks with papermill into a run folder; its records, pages, comparisons and publication."""
+"""Run the notebooks with papermill into a run folder; its records, pages and publication."""
 
-from helpers.run.compare import runs_table
+from helpers.run.beside import runs_table

@@ -24,6 +24,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--profile", choices=list(config.PROFILES), help="settings to start from (demo)")
     parser.add_argument("--data", metavar="DIR", help="dataset folder: {train,test}/{NORMAL,PNEUMONIA}/")
     parser.add_argument("--name", metavar="RUN", help="folder below reports/ (the profile's name)")
+    config.add_reports_argument(parser)
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="settings by name")
     some = parser.add_mutually_exclusive_group()
     some.add_argument("--from", metavar="NN", dest="start", help="run again from this notebook on")

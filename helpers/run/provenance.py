@@ -68,7 +68,7 @@ def private_paths(settings: Settings, published: bool = False) -> dict[str, str]
         if published and not value.startswith(("reports/", "data/")):
             short = Path(value).name
         found |= {absolute(key, value): short, value: short}
-    for place, short in ((config.ROOT, ""), (Path.home(), "~/")):
+    for place, short in ((config.ROOT, ""), (config.REPORTS, "reports/"), (Path.home(), "~/")):
         if place != place.parent:
             found[f"{place}{os.sep}"] = short
     return {full: short for full, short in found.items() if full != short}

@@ -107,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     one = parser.add_mutually_exclusive_group()
     one.add_argument("run", nargs="?", help="folder below reports/; left out: measure the model in the clone anew")
     one.add_argument("--report", metavar="RUN", help="instead: put pages 05 and 06 of RUN into reports/results/RUN")
+    config.add_reports_argument(parser)
     given = parser.parse_args(arguments)
     wrote = f"{config.relative_path(config.PRETRAINED)}: model.keras, model.json, {model.ood.FILE}, MODEL_CARD.md"
     try:

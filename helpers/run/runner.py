@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -32,6 +33,11 @@ def _now() -> str:
 
 def _again(*words: str) -> str:
     return shlex.join(["python", "-m", "helpers.run", *words])
+
+
+def _go_on(name: str) -> str:
+    place = os.environ.get("XRAY_REPORTS")
+    return _again("--name", name, "--resume", *(("--reports", place) if place else ()))
 
 
 def move_aside(folder: Path) -> Path:
@@ -110,7 +116,7 @@ class Run:
                     failure = papermill.write_cases(self.folder)
             if failure:
                 failure["message"] = report.hidden(failure["message"], self.hide)
-                failure["advice"] = f"After mending that, go on with: {_again('--name', self.plan.name, '--resume')}"
+                failure["advice"] = f"After mending that, go on with: {_go_on(self.plan.name)}"
             self.publish(stem, aside, failure)
         except BaseException:
             entry["status"] = "interrupted"
@@ -224,8 +230,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # would tell of the task that was cut off
         begun = run is not None and run.record
-        words = ["--name", name, "--resume"] if begun else arguments if arguments is not None else sys.argv[1:]
-        print(f"Stopped; the kernel too. {'Go on' if begun else 'Start again'} with: {_again(*words)}", file=sys.stderr)
+        words = arguments if arguments is not None else sys.argv[1:]
+        advice = f"Go on with: {_go_on(name)}" if begun else f"Start again with: {_again(*words)}"
+        print(f"Stopped; the kernel too. {advice}", file=sys.stderr)
         return 143 if isinstance(stop, _Terminated) else 130
     except BrokenPipeError:
         return storage.close_stdout()

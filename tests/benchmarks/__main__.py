@@ -32,8 +32,9 @@ from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
 from helpers import config, model, phantom, predict, training
 from tests import notebook_code
-from tests.benchmarks import near_duplicates
+from tests.benchmarks import alternatives, near_duplicates
 
+PARTS = ("stages", "pipeline", "step", "image", "command", "duplicates", "many", "memory", "page", "notebooks")
 Row = tuple[str, float, float, str, str]  # what, ours, theirs, what is asked for, note
 
 
@@ -168,7 +169,6 @@ def page(folder: Path) -> Iterator[Row]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shutil.copytree(config.PRETRAINED, folder / "data" / "pretrained")
     start, address = time.perf_counter(), f"http://127.0.0.1:{port}/"
     command = [sys.executable, "-m", "helpers.serve", "--port", str(port)]
     server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -206,6 +206,8 @@ def visit(browser: str, address: str, start: float) -> Iterator[Row]:
             tab.locator("img.xray-heat").wait_for(timeout=300_000)
             seconds.append(time.perf_counter() - (chosen if seconds else start))
         yield "page: start to first answer in a browser, s", seconds[0], 1.0, "<= 60", ""
+        loading = alternatives.loading(config.ROOT)
+        yield "page: first answer / importing TensorFlow and loading the model", seconds[0], loading, "<= 1.5", ""
         yield "page: a sample chosen to its answer, s", min(seconds[1:]), 1.0, "", "in a browser, with Grad-CAM"
 
 
@@ -220,6 +222,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--patients", type=int, default=900, help="phantom patients of the smaller run for memory")
+    parser.add_argument("--files", type=int, default=1000, help="JPEGs to predict, and a fifth as many DICOM files")
+    parser.add_argument("--many", type=int, nargs=2, default=(5_000, 50_000), help="small files for 01 and 02")
+    parser.add_argument("--profile", default="demo", help="of the run that is compared with its cells")
+    parser.add_argument("--only", nargs="+", default=PARTS, choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings, such as image_size=128")
     given = parser.parse_args()
     chosen = {"recipe": "classic", "weights": "none", "cached_views": 1} | config.parse_assignments(given.set)
@@ -231,15 +237,21 @@ def main() -> None:
         folder = Path(name)
         for part in ("helpers", "notebooks"):
             shutil.copytree(config.ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        parts = (
-            stages(settings, images, folder / "activations"),
-            pipeline(settings, images, folder),
-            one_image(settings, images),
-            near_duplicates.rows(),
-            memory(folder, given.patients),
-            page(folder),
-        )
-        for rows in parts:
+        shutil.copytree(config.PRETRAINED, folder / "data" / "pretrained")
+        sizes = {name: chosen[name] for name in ("image_size", "backbone", "batch_size") if name in chosen}
+        parts = {
+            "stages": lambda: stages(settings, images, folder / "activations"),
+            "pipeline": lambda: pipeline(settings, images, folder),
+            "step": lambda: alternatives.training_step(images, sizes, in_turns),
+            "image": lambda: one_image(settings, images),
+            "command": lambda: alternatives.command(folder, given.files),
+            "duplicates": near_duplicates.rows,
+            "many": lambda: alternatives.many_files(folder, given.many, near_duplicates.thumbnails, run_in),
+            "memory": lambda: memory(folder, given.patients),
+            "page": lambda: page(folder),
+            "notebooks": lambda: alternatives.notebooks(folder, given.profile, run_in),
+        }
+        for rows in (parts[name]() for name in given.only):
             for what, one, other, wanted, note in rows:
                 table.append((what, one, other, one / other, wanted, note))
                 print(f"  {what}: {one / other:.2f} ({wanted})", flush=True)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from helpers import dataset, phantom
 
-COUNTS = (5_000, 20_000, 50_000)
+COUNTS = (5_000, 50_000, 500_000)
 
 
 def thumbnails(count: int, drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:

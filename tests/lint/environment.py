@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from helpers.config import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
-LOCKS = ("analysis.lock", "dev.lock")
+LOCKS = ("analysis.lock", "dev.lock", "sweep.lock")
 PYTHONS = ("3.11", "3.12", "3.13")
 # what Python's markers say on each platform: sys_platform, platform_system, platform_machine, os_name
 PLATFORMS = (

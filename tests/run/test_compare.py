@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from helpers import config, evaluation, model
+from helpers.compare import command, pair
 from helpers.evaluation import measure
-from helpers.run import compare
+from helpers.run import runs_table
 
 
 def write_run(name: str, probabilities: np.ndarray, threshold: float, **parameters) -> None:
@@ -52,7 +53,7 @@ def runs(tmp_path, monkeypatch):
 
 def test_what_differs_is_named_and_the_metrics_are_those_of_each_run(runs, capsys):
     weak, strong, labels = runs
-    parts = dict(compare.compare("weak", "strong"))
+    parts = dict(pair.compare("weak", "strong"))
     assert parts["Settings"].to_numpy().tolist() == [["mirror", "–", "True"], ["seed", "1", "2"]]
     assert parts["Code and versions"].to_numpy().tolist() == [["commit of 05_evaluation", "weak", "strong"]]
     assert parts["Dataset"] == "No difference."
@@ -63,7 +64,7 @@ def test_what_differs_is_named_and_the_metrics_are_those_of_each_run(runs, capsy
         assert table.loc["Specificity", name] == f"{found['specificity']:.3f}"
     assert float(table.loc["AUC", "p"]) < 0.01
     assert parts["Predictions"] == "Not equal."
-    assert compare.main(["weak", "strong"]) == 0
+    assert command.main(["weak", "strong"]) == 0
     page = (config.REPORTS / "compare-weak-strong.html").read_text(encoding="utf-8")
     for text in (capsys.readouterr().out, page):
         assert table.loc["AUC", "difference (95% interval)"] in text
@@ -73,7 +74,7 @@ def test_what_differs_is_named_and_the_metrics_are_those_of_each_run(runs, capsy
 def test_other_helpers_and_uncommitted_changes_are_differences(runs):
     weak, _, _ = runs
     write_run("edited", weak, 0.5, clean=False, helper="other", keras="2")
-    found = dict(compare.compare("weak", "edited"))["Code and versions"].set_index("")
+    found = dict(pair.compare("weak", "edited"))["Code and versions"].set_index("")
     assert found.loc["commit of 05_evaluation"].tolist() == ["weak", "edited with uncommitted changes"]
     assert "helpers of 05_evaluation" in found.index
     assert "notebook 05_evaluation" not in found.index
@@ -83,7 +84,7 @@ def test_other_helpers_and_uncommitted_changes_are_differences(runs):
 
 def test_equal_predictions_are_said_to_be_equal(runs):
     write_run("again", runs[0], 0.5)
-    parts = dict(compare.compare("weak", "again"))
+    parts = dict(pair.compare("weak", "again"))
     assert parts["Predictions"] == "Equal to the last digit."
     assert set(parts["Test, 200 images in common"]["p"]) - {"–"} == {"1.000"}
     assert parts["Settings"] == "No difference."
@@ -91,48 +92,48 @@ def test_equal_predictions_are_said_to_be_equal(runs):
 
 def test_a_run_whose_numbers_may_be_older_than_its_settings_is_not_compared(runs, capsys):
     write_run("begun", runs[0], 0.5, dropout=0, status="outdated")
-    assert compare.main(["weak", "begun"]) == 2
+    assert command.main(["weak", "begun"]) == 2
     assert "--name begun --resume" in capsys.readouterr().err
 
 
 def test_the_comparison_of_phantom_runs_says_so(runs):
-    assert compare.main(["weak", "strong"]) == 0
+    assert command.main(["weak", "strong"]) == 0
     write_run("drawn", runs[0], 0.5, phantoms=100)
-    assert compare.main(["weak", "drawn"]) == 0
+    assert command.main(["weak", "drawn"]) == 0
     pages = [(config.REPORTS / f"compare-weak-{name}.html").read_text(encoding="utf-8") for name in ("strong", "drawn")]
     assert ["Phantom run" in page for page in pages] == [False, True]
 
 
 @pytest.mark.parametrize(("names", "said"), [(["weak", "none"], "no run in"), (["weak", "weak"], "name two")])
 def test_what_cannot_be_compared_is_refused(runs, capsys, names, said):
-    assert compare.main(names) == 2
+    assert command.main(names) == 2
     assert said in capsys.readouterr().err
 
 
 def test_a_run_without_predictions_names_the_notebook(runs, capsys):
     (config.REPORTS / "strong" / "predictions.csv").unlink()
-    assert compare.main(["weak", "strong"]) == 2
+    assert command.main(["weak", "strong"]) == 2
     assert "run 05_evaluation first" in capsys.readouterr().err
 
 
 def test_images_of_equal_names_are_not_taken_for_equal_images(runs, capsys):
     write_run("other", runs[0], 0.5, of="other dataset")
-    assert compare.main(["weak", "other"]) == 2
+    assert command.main(["weak", "other"]) == 2
     assert "no test image in common" in capsys.readouterr().err
 
 
 def test_no_image_in_common_is_refused(runs, capsys):
     table = pd.read_csv(config.REPORTS / "strong" / "predictions.csv")
     table.assign(split="validation").to_csv(config.REPORTS / "strong" / "predictions.csv", index=False)
-    assert compare.main(["weak", "strong"]) == 2
+    assert command.main(["weak", "strong"]) == 2
     assert "no test image in common" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="closed pipes")
 def test_nobody_reading_what_it_says_ends_it_quietly_with_its_page(runs):
     code = (
-        "import sys; from pathlib import Path; from helpers import compare, config\n"
-        "config.REPORTS = Path(sys.argv[1])\nsys.exit(compare.main(['weak', 'strong']))"
+        "import sys; from pathlib import Path; from helpers import config; from helpers.compare import command\n"
+        "config.REPORTS = Path(sys.argv[1])\nsys.exit(command.main(['weak', 'strong']))"
     )
     reading, writing = os.pipe()
     os.close(reading)
@@ -169,17 +170,17 @@ def test_runs_on_the_same_data_stand_side_by_side(runs):
         write_run(name, runs[0], 0.5, **change)
         (config.REPORTS / name / "metrics.json").write_text((config.REPORTS / "weak" / "metrics.json").read_text())
     shutil.copytree(config.REPORTS / "weak", config.REPORTS / "copy")
-    table = compare.runs_table(config.REPORTS / "strong")
+    table = runs_table(config.REPORTS / "strong")
     assert list(table.index) == ["weak", "strong"]
     assert list(table["seed"]) == [1, 2]
     assert table.loc["weak", "AUC"] == "0.900"
-    assert list(compare.runs_table(config.REPORTS / "copy").index) == ["copy", "weak", "strong"]
-    assert list(compare.runs_table(config.REPORTS / "elsewhere").index) == ["elsewhere"]
+    assert list(runs_table(config.REPORTS / "copy").index) == ["copy", "weak", "strong"]
+    assert list(runs_table(config.REPORTS / "elsewhere").index) == ["elsewhere"]
     (config.REPORTS / "saved" / "model").mkdir()
     (config.REPORTS / "saved" / "model" / "model.keras").write_bytes(b"")
     model.write_card(
         config.REPORTS / "saved" / "model", {"format": 1, "backbone": "SmallCNN", "input_size": [32, 32, 1]}
     )
-    own = compare.runs_table(config.REPORTS / "saved")
+    own = runs_table(config.REPORTS / "saved")
     assert set(own.index) == {"weak", "strong", "saved"}
     assert own.loc["saved", ["recipe", "backbone", "seed"]].tolist() == ["saved model", "SmallCNN", "–"]

@@ -776,3 +776,21 @@ def test_human_numbers():
     assert [report.human_bytes(b) for b in (41e6, 1.2e9)] == ["41 MB", "1.2 GB"]
     assert report.human_value({"value": None, "low": None, "high": None}) == "–"
     assert [report.human_value(value) for value in (True, False, None, 12_345)] == ["yes", "no", "–", "12,345"]
+
+
+def test_run_folders_lie_elsewhere_and_pages_do_not_say_where(house, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XRAY_REPORTS", "")  # what the option sets goes with the test
+    for old in config.NOTEBOOKS.glob("*.ipynb"):
+        old.unlink()
+    cell = "from helpers import config\nsettings, folder = config.notebook_settings(globals())\nprint(folder)"
+    write_notebook(config.NOTEBOOKS / "01_eda.ipynb", cell, "assert (folder / 'mended').exists()")
+    elsewhere = tmp_path / "other disk"
+    words = ["--profile", "smoke", "--reports", str(elsewhere)]
+    assert runner.main(words) == 1
+    assert f"--name smoke --resume --reports '{elsewhere}'" in capsys.readouterr().err
+    (elsewhere / "smoke" / "mended").touch()
+    assert runner.main([*words, "--resume"]) == 0
+    page = (elsewhere / "smoke" / "01_eda.html").read_text(encoding="utf-8")
+    assert "reports/smoke" in page
+    assert str(elsewhere) not in page
+    assert not (house / "reports").exists()

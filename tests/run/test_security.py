@@ -202,10 +202,10 @@ def test_a_folder_with_a_hostile_name_is_read_and_shown_as_text(house, capsys, m
 @pytest.mark.parametrize("name", ["../out", "..", "/tmp/out", "a/../../out", "a\n", "$(x)", ".lock"])
 @pytest.mark.parametrize("command", ["run", "compare"])
 def test_no_run_name_leaves_the_reports(house, command, name, capsys):  # noqa: F811
-    from helpers.run import compare
+    from helpers.compare.command import main as compare
 
     before = everything(house)
-    said = runner.main(["--name", name]) if command == "run" else compare.main([name, "other"])
+    said = runner.main(["--name", name]) if command == "run" else compare([name, "other"])
     assert said == 2
     assert "cannot be a folder" in capsys.readouterr().err
     assert everything(house) - before <= {"reports"}

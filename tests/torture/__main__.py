@@ -1,7 +1,8 @@
-"""Torture the project: `python -m tests.torture [kills] [disk] [inputs] [fuzz]`, all of them unless some are named.
+"""Torture the project: `python -m tests.torture [kills] [disk] [inputs] [sweep] [fuzz]`, all unless some are named.
 
 kills: runs are killed at random moments, resumed, and compared with an undisturbed one. disk: the same with a disk that
-is full. inputs: a whole run over a dataset that holds every oddity at once. fuzz: atheris on the image readers.
+is full. inputs: a whole run over a dataset that holds every oddity at once. sweep: six runs, killed in their middle,
+gone on, compared with the same runs alone. fuzz: atheris on the image readers.
 Two free cores take about 90 minutes. Ends with a summary; exit status 1 if anything was wrong.
 """
 
@@ -15,9 +16,9 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.torture import disk, fuzz, inputs, kills, runs
+from tests.torture import disk, fuzz, inputs, kills, runs, sweep
 
-PARTS = ("kills", "disk", "inputs", "fuzz")
+PARTS = ("kills", "disk", "inputs", "sweep", "fuzz")
 
 
 def main() -> int:
@@ -40,6 +41,7 @@ def main() -> int:
             "kills": lambda: kills.torture(above, whole(), given.kills, given.seed),
             "disk": lambda: disk.torture(above, whole(), given.fills, given.seed),
             "inputs": lambda: inputs.torture(above),
+            "sweep": lambda: sweep.torture(above, given.seed),
             "fuzz": lambda: fuzz.torture(above, given.fuzz_minutes, given.seed),
         }
         for part in given.parts or PARTS:

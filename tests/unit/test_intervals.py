@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import evaluation
 from helpers.config import InputError
 from helpers.evaluation import METRICS, bootstrap, mean_difference, mean_interval, paired_differences, predictive_values
 from tests.benchmarks import coverage
@@ -226,3 +227,31 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         held.append({name: metric["low"] <= true[name] <= metric["high"] for name, metric in found.items()})
     covered = pd.DataFrame(held).mean()
     assert covered.between(0.92, 0.98).all(), covered
+
+
+RANDOM = np.random.default_rng(7)
+LABELS, PEOPLE = np.arange(90) % 2, np.arange(90) // 3
+SCORES = np.clip(0.5 + 0.3 * (LABELS - 0.5) + RANDOM.normal(0, 0.25, 90), 0, 1)
+
+
+def test_one_run_is_its_own_mean_and_the_same_run_twice_too():
+    one = evaluation.Run(LABELS, SCORES, 0.5, PEOPLE, 3)
+    alone = evaluation.bootstrap(LABELS, SCORES, 0.5, PEOPLE, 200, 3)
+    for found in (evaluation.mean_over_runs([one], 200), evaluation.mean_over_runs([one, one], 200)):
+        for name in ("auc", "specificity", "brier"):
+            assert {key: found[name][key] for key in ("value", "low", "high")} == pytest.approx(alone[name])
+            assert found[name]["least"] == found[name]["most"] == pytest.approx(alone[name]["value"])
+
+
+def test_runs_on_other_images_are_drawn_by_themselves_and_narrow_the_mean():
+    runs = [evaluation.Run(LABELS, SCORES, 0.5, PEOPLE, seed) for seed in (3, 4)]
+    alone, both = (evaluation.mean_over_runs(some, 500)["auc"] for some in (runs[:1], runs))
+    assert both["high"] - both["low"] < 0.85 * (alone["high"] - alone["low"])
+
+
+def test_groups_of_one_run_differ_as_two_runs_do():
+    better = np.clip(SCORES + 0.1 * (LABELS - 0.5), 0, 1)
+    one, other = (evaluation.Run(LABELS, scores, 0.5, PEOPLE, 0) for scores in (SCORES, better))
+    pairs = evaluation.paired_differences(LABELS, (SCORES, 0.5), (better, 0.5), PEOPLE, 300)
+    groups = evaluation.group_differences([one, one], [other, other], 300)
+    assert groups["auc"] == pytest.approx(pairs["auc"])

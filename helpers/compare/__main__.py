@@ -2,7 +2,7 @@
 
 import sys
 
-from helpers.run.compare import main
+from helpers.compare.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,11 +1,6 @@
-"""What differs between two runs, and whether it matters: `python -m helpers.compare RUN_A RUN_B`."""
+"""What differs between two runs, and whether it matters."""
 
 from __future__ import annotations
-
-import argparse
-import re
-import sys
-from pathlib import Path
 
 import pandas as pd
 
@@ -15,7 +10,7 @@ from helpers.evaluation import measure
 from helpers.run import provenance, report, state
 
 
-def _load(run: str) -> tuple[dict, pd.DataFrame, dict]:
+def load_run(run: str) -> tuple[dict, pd.DataFrame, dict]:
     """run.json, predictions with patients, and metrics.json of a run; InputError where one is missing."""
     folder, record = state.finished(run)
     predictions = pd.read_csv(config.require_file(folder / "predictions.csv", "05_evaluation"))
@@ -52,7 +47,7 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     """
     if first == second:
         raise InputError(f"{first} and {second} are one run: name two.")
-    (record_a, predicted_a, metrics_a), (record_b, predicted_b, metrics_b) = _load(first), _load(second)
+    (record_a, predicted_a, metrics_a), (record_b, predicted_b, metrics_b) = load_run(first), load_run(second)
     columns, parts = ["", first, second], list[tuple[str, pd.DataFrame | str]]()
     sides = {"Settings": lambda record: record["parameters"], "Code and versions": _code}
     sides |= {"Dataset": lambda record: record.get("dataset") or {}}
@@ -70,9 +65,7 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     values, compared = [measure(ill, *one), measure(ill, *other)], []
     for name, change in evaluation.paired_differences(ill, one, other, both["patient_a"]).items():
         numbers = [_text(value[name]) for value in values]
-        interval = f"{_text(change['difference'], '+')} ({_text(change['low'], '+')} to {_text(change['high'], '+')})"
-        p = change["p"]
-        compared.append((report.human_name(name), *numbers, interval, "< 0.001" if p and p < 0.001 else _text(p)))
+        compared.append((report.human_name(name), *numbers, *difference_texts(change)))
     table = pd.DataFrame(compared, columns=["metric", first, second, "difference (95% interval)", "p"])
     same = (both["probability_a"] == both["probability_b"]).all()
     chance = f"{len(table)} metrics are tested and p is not corrected for that: one below 0.05 may be chance."
@@ -80,58 +73,12 @@ def compare(first: str, second: str) -> list[tuple[str, pd.DataFrame | str]]:
     return [*parts, ("Predictions", "Equal to the last digit." if same else "Not equal.")]
 
 
-def runs_table(folder: Path) -> pd.DataFrame:
-    """Every finished run beside `folder`, itself included, on the same dataset, sorted by recipe, backbone and seed.
-
-    Index run; columns recipe, backbone, seed, n (test images), and as text with their intervals accuracy, sensitivity,
-    specificity and auc. Left out are runs that were moved aside, and others than `folder` that are a copy or evaluate
-    a saved model; where `folder` does, its recipe is called "saved model" and it has no seed.
-    """
-    own, rows = state.dataset_state(folder), []
-    for file in sorted(folder.parent.glob("*/metrics.json")):
-        record = state.read_record(file.parent)  # None where notebooks were run by hand
-        aside = re.search(r"\.\d{8}-\d{6}(-\d+)?$", file.parent.name)
-        if aside or not record or not own or state.dataset_state(file.parent) != own:
-            continue
-        saved, copied = bool(record["parameters"].get("model")), record.get("run") != file.parent.name
-        if file.parent != folder and (saved or copied or not state.evaluated(record, file.parent)):
-            continue
-        if test := storage.read_json(file).get("test"):
-            values = {name: record["parameters"].get(name) for name in ("recipe", "backbone", "seed")}
-            if saved:
-                backbone = storage.read_json(folder / "model" / "model.json").get("backbone")
-                values = {"recipe": "saved model", "backbone": backbone, "seed": "–"}
-            values["n"] = test["n"]
-            for name in ("accuracy", "sensitivity", "specificity", "auc"):
-                values[name] = evaluation.with_interval(test[name])
-            rows.append({"run": file.parent.name} | values)
-    columns = ["run", "recipe", "backbone", "seed", "n", "accuracy", "sensitivity", "specificity", "auc"]
-    table = pd.DataFrame(rows, columns=columns).sort_values(["recipe", "backbone", "seed", "run"])
-    return table.set_index("run").rename(columns=evaluation.in_words)
+def difference_texts(change: dict) -> tuple[str, str]:
+    """A difference with its interval, and its p, as from `evaluation.paired_differences`."""
+    interval = f"{_text(change['difference'], '+')} ({_text(change['low'], '+')} to {_text(change['high'], '+')})"
+    p = change["p"]
+    return interval, "< 0.001" if p and p < 0.001 else _text(p)
 
 
 def _text(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}.3f}"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command: prints the comparison and writes it as a page; exit status 2 where it cannot be made."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.compare", description=__doc__)
-    parser.add_argument("runs", metavar="RUN", nargs=2, help="folders below reports/")
-    runs = parser.parse_args(arguments).runs
-    try:
-        parts = compare(*runs)
-        folders = [config.run_folder(run) for run in runs]
-        phantoms = any(report.of_phantoms(state.read_record(folder) or {}, folder) for folder in folders)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    page = config.REPORTS / f"compare-{'-'.join(runs)}.html"
-    storage.write_text(page, report.write("compare.html.j2", runs=runs, parts=parts, banner=phantoms))
-    try:
-        for title, part in parts:
-            print(title, part if isinstance(part, str) else part.to_string(index=False), "", sep="\n")
-        print(config.relative_path(page), flush=True)
-    except BrokenPipeError:
-        return storage.close_stdout()
-    return 0

@@ -1,0 +1,1 @@
+"""Two runs side by side, or many on one page: `python -m helpers.compare RUN RUN ...`."""
