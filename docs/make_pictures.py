@@ -36,12 +36,10 @@ def index(browser: Browser) -> None:
     for name, width in (("index.png", 1000), ("index_phone.png", 400)):
         page = browser.new_page(viewport={"width": width, "height": 1200})
         page.goto((RUN / "index.html").as_uri())
-        end = (
-            page.locator("h2", has_text="Pages").bounding_box()
-            if width > 400
-            else page.locator(".cases").bounding_box()
-        )
-        page.screenshot(path=DOCS / name, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": end["y"]})
+        end = page.locator("h2", has_text="Pages") if width > 400 else page.locator(".cases")
+        box = end.bounding_box()
+        assert box, "the index has no pages, or no cases: make reports first"
+        page.screenshot(path=DOCS / name, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": box["y"]})
         page.close()
 
 

@@ -171,8 +171,8 @@ def write_cases(folder: Path) -> dict | None:
     """`explain.write_cases` in a process of its own, with what a kernel has; None, or a failure as of `execute`."""
     code = "import pathlib, sys; from helpers import explain; explain.write_cases(pathlib.Path(sys.argv[1]))"
     with _environment() as environment, (folder / "kernel.log").open("ab") as log:
-        streams = {"stdout": log, "stderr": log}
-        done = subprocess.run([sys.executable, "-c", code, str(folder)], env=os.environ | environment, **streams)  # noqa: S603
+        words = [sys.executable, "-c", code, str(folder)]
+        done = subprocess.run(words, env=os.environ | environment, stdout=log, stderr=log)  # noqa: S603
     message = "the images with heatmaps for the index could not be made; kernel.log says why."
     return _failure([], None, "", message) if done.returncode else None
 

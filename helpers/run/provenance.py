@@ -62,7 +62,7 @@ def private_paths(settings: Settings, published: bool = False) -> dict[str, str]
 
     With `published` only the last part of a path is left that leads out of reports/ and data/.
     """
-    found = {}
+    found: dict[str, str] = {}
     for key in PATHS:
         value = short = getattr(settings, key)
         if published and not value.startswith(("reports/", "data/")):

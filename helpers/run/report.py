@@ -182,8 +182,8 @@ def render(
     content = nbformat.read(notebook, as_version=4)
     hidden(content.cells, hide or {})
     record = record or {}
-    about = {"title": opening(content)[0] or page.stem, "stem": page.stem, "pages": pages, "record": record}
-    about |= {"failure": failure, "banner": of_phantoms(record, notebook.parent)}
+    about: dict[str, object] = {"title": opening(content)[0] or page.stem, "stem": page.stem, "pages": pages}
+    about |= {"record": record, "failure": failure, "banner": of_phantoms(record, notebook.parent)}
     text = _exporter().from_notebook_node(content, resources={"page": about})[0]
     storage.write_text(page, _finish(text, [stem for stem, _ in pages] if published else []))
 
@@ -224,7 +224,7 @@ def write_index(folder: Path, target: Path | None = None, hide: dict[str, str] |
     phantoms, splits = of_phantoms(record, folder), [name for name in ("test", "validation") if name in metrics]
     if splits and (folder / "predictions.csv").exists():
         shown = pd.read_csv(folder / "predictions.csv").query(f"split == '{splits[0]}'")
-        band = found["card"].get("uncertain") or [0, 1]
+        band = tuple(found["card"].get("uncertain") or (0, 1))
         found["sure"] = evaluation.certainty(
             shown["label"] == evaluation.POSITIVE, shown["probability"], band
         ).to_dict()
