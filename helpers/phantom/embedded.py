@@ -40,7 +40,7 @@ def _plan(patients: int, seed: int, trap: str) -> tuple[list, list]:
 
     With the trap "patients" every film of train is named as if it were another patient's.
     """
-    rng = np.random.default_rng([seed, 0, 2])
+    rng, naming = (np.random.default_rng([seed, 0, k]) for k in (2, 3))
     tested = max(5, round(patients / 4))
     plan: list[tuple[int, str, list[str]]] = []
     copies, healthy, named = [], 0, set()
@@ -55,11 +55,11 @@ def _plan(patients: int, seed: int, trap: str) -> tuple[list, list]:
             for alike in [1] * films if trap == "patients" and split == "train" else [films]:
                 if finding == "normal":
                     healthy += 1
-                    stem = f"{split}/NORMAL/{'NORMAL2-' if rng.random() < 0.4 else ''}IM-{healthy:04d}-0001"
+                    stem = f"{split}/NORMAL/{'NORMAL2-' if naming.random() < 0.4 else ''}IM-{healthy:04d}-0001"
                     paths += [stem + ("" if k == 0 else f"-{k:04d}") + ".jpeg" for k in range(alike)]
                     continue
                 # The public set numbers bacterial and viral patients apart, so that a number can be given twice.
-                person += not (finding == "virus" and previous == "bacteria" and rng.random() < 0.3)
+                person += not (finding == "virus" and previous == "bacteria" and naming.random() < 0.3)
                 previous = finding
                 while (person, finding) in named:
                     person += 1
