@@ -381,8 +381,8 @@ def test_describe_names_the_folder_of_real_images(tmp_path):
         ("chest_xray", {"backbone": "SmallCNN"}, "add weights=none"),
         ("chest_xray", {"traps": "labels"}, "on real images leave it out"),
         ("chest_xray", {"backbone": "SmallCNN", "weights": "phantoms"}, "add pretraining_phantoms=1500"),
-        ("demo", {"frame": 0.1}, "frame needs .* set unfrozen_layers=-1 or cached_views=0"),
-        ("demo", {"teacher": "anywhere"}, "teacher needs .* set unfrozen_layers=-1 or cached_views=0"),
+        ("smoke", {"frame": 0.1}, "frame needs .* set unfrozen_layers=-1 or cached_views=0"),
+        ("smoke", {"teacher": "anywhere"}, "teacher needs .* set unfrozen_layers=-1 or cached_views=0"),
     ],
 )
 def test_what_is_impossible_together_is_refused_before_anything_runs(profile, wish, said):
@@ -395,7 +395,8 @@ def test_the_mended_wishes_are_possible():
     make_settings("chest_xray", {"backbone": "SmallCNN", "weights": "none"})
     asked = {"backbone": "SmallCNN", "weights": "phantoms", "pretraining_phantoms": 1500, "pretraining_epochs": 15}
     make_settings("chest_xray", asked)
-    make_settings("demo", {"frame": 0.1, "cached_views": 0})
+    make_settings("smoke", {"frame": 0.1, "cached_views": 0})
+    make_settings("demo", {"frame": 0.1})
 
 
 @pytest.mark.parametrize(
