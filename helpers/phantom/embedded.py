@@ -172,8 +172,8 @@ def pretraining_set(count: int, size: int, seed: int) -> tuple[np.ndarray, np.nd
     """Phantoms to pretrain on, never the dataset's: uint8 (count, size, size) and float32 (count, 6) of 0 and 1.
 
     The targets say which of ZONES (thirds of the lung on the image's left and right) an opacity covers by more than
-    an eighth. Half of the films have none, the others a consolidation anywhere. None shows the streaks of a virus: these
-    are left for fine-tuning to learn.
+    an eighth. Half of the films have none, the others a consolidation anywhere. None shows the streaks of a virus, or
+    a letter: these are left for fine-tuning to learn.
     """
     films, targets = np.empty((count, size, size), np.uint8), np.empty((count, len(ZONES)), np.float32)
     for k in range(count):
