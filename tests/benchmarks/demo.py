@@ -87,6 +87,8 @@ def measure(classifier, head, pixels, splits, root, rows, settings, folder) -> d
     answers = {}
     for part, of in rows.items():
         answers[part] = evaluation.calibrate(training.predict_logits(classifier, pixels, of), calibration)
+        if settings.traps == "threshold" and part == "test":
+            threshold = evaluation.choose_threshold(sick[of], answers[part], settings.threshold_policy)
         numbers = evaluation.measure(sick[of], answers[part], threshold)
         found |= {f"{part} {name}": numbers[name] for name in ("auc", "accuracy", "sensitivity", "specificity")}
     of, n = rows["validation"], settings.resamples
