@@ -57,12 +57,12 @@ PROFILES: dict[str, dict] = {
         "head_epochs": 30,
         "head_rate": 3e-3,
         "unfrozen_layers": -1,
-        "fine_tuning_epochs": 12,
+        "fine_tuning_epochs": 10,
         "fine_tuning_rate": 1e-3,
         "rate_schedule": "cosine",
         "weight_average": 0.9,
         "validation_views": 1,
-        "patience": 12,
+        "patience": 10,
     },
     "smoke": _PHANTOM_RECIPE
     | {
