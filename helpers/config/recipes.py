@@ -26,7 +26,7 @@ RECIPES: dict[str, dict] = {
         "head_epochs": 10,
         "batch_size": 16,
         "unfrozen_layers": -1,
-        "fine_tuning_epochs": 10,
+        "fine_tuning_epochs": 8,
         "fine_tuning_rate": 1e-4,
         "rate_schedule": "warm-up",
         "weight_average": 0.997,  # the last 300 steps or so, about an epoch
@@ -48,7 +48,7 @@ PROFILES: dict[str, dict] = {
         "phantoms": 700,
         "validation_fraction": 0.33,  # a threshold needs images
         "pretraining_phantoms": 600,
-        "pretraining_epochs": 8,
+        "pretraining_epochs": 6,
         "batch_size": 16,
         "dropout": 0.3,
         "rotation": 8.0,
@@ -57,12 +57,12 @@ PROFILES: dict[str, dict] = {
         "head_epochs": 30,
         "head_rate": 3e-3,
         "unfrozen_layers": -1,
-        "fine_tuning_epochs": 10,
+        "fine_tuning_epochs": 8,
         "fine_tuning_rate": 1e-3,
         "rate_schedule": "cosine",
         "weight_average": 0.9,
         "validation_views": 1,
-        "patience": 10,
+        "patience": 8,
     },
     "smoke": _PHANTOM_RECIPE
     | {
