@@ -681,7 +681,7 @@ def test_a_page_says_whether_its_run_is_of_phantoms(tmp_path):
 def test_a_page_of_a_run_with_a_trap_says_so_at_its_top(tmp_path, trap):
     top = page_of(tmp_path, [], record={"parameters": {"phantoms": 3, "traps": trap}}).split("<main")[0]
     assert ("Broken on purpose" in top) == (trap != "none")
-    assert [text for text in config.TRAPS.values() if text in top] == [config.TRAPS[trap]] * (trap != "none")
+    assert [name for name, text in config.TRAPS.items() if text in top] == [trap] * (trap != "none")
 
 
 def test_a_page_leads_to_its_parts_and_to_the_other_pages(tmp_path):
