@@ -14,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 
 from helpers.config.recipes import PROFILES, RECIPES
-from helpers.config.settings import AUGMENTATIONS, BACKBONES, BASIC, FEWEST_PHANTOMS, FIELDS, LABELS, SUFFIXES, WEIGHTS
-from helpers.config.settings import InputError, Settings, make_settings, non_default, parse_assignments, parse_policy
-from helpers.config.settings import expanded, list_settings, parse_fold, phantoms_in
+from helpers.config.settings import AUGMENTATIONS, BACKBONES, BASIC, FEWEST_PHANTOMS, FIELDS, LABELS, SUFFIXES, TRAPS
+from helpers.config.settings import WEIGHTS, InputError, Settings, make_settings, non_default, parse_assignments
+from helpers.config.settings import expanded, list_settings, parse_fold, parse_policy, phantoms_in
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = ROOT / "data"
@@ -100,6 +100,8 @@ def describe(settings: Settings, run: Path) -> str:
     ]
     if settings.phantoms:
         lines.append("note      phantoms: the numbers below measure the machinery, not medicine")
+    if settings.traps != "none":
+        lines.append(textwrap.fill(TRAPS[settings.traps], 80, initial_indent="broken    ", subsequent_indent=" " * 10))
     return "\n".join(lines)
 
 
@@ -173,14 +175,20 @@ def run_folder(name: str | int) -> Path:
 def dataset_folder(settings: Settings) -> Path:
     """The dataset of `settings`: `data` where given, else the profile's own folder below data/.
 
-    Phantoms of another number or seed than the profile's have a folder of their own, such as data/demo-600-seed2, so
-    that runs with different seeds leave each other's images alone.
+    Phantoms of another number than the profile's, or with a trap that is drawn, have a folder of their own, such as
+    data/demo-600-labels. The setting `seed` changes no image, so that runs with different seeds can be compared.
     """
     if settings.data:
         return expanded(settings.data).resolve()
-    drawn, usual = (settings.phantoms, settings.seed), make_settings(settings.profile)
-    own = not settings.phantoms or drawn == (usual.phantoms, usual.seed)
-    return DATA / (settings.profile if own else f"{settings.profile}-{drawn[0]}-seed{drawn[1]}")
+    trap = drawn_trap(settings)
+    if not settings.phantoms or (settings.phantoms == make_settings(settings.profile).phantoms and trap == "none"):
+        return DATA / settings.profile
+    return DATA / "-".join([settings.profile, str(settings.phantoms)] + [trap] * (trap != "none"))
+
+
+def drawn_trap(settings: Settings) -> str:
+    """The setting `traps`, where that changes the phantoms themselves; else "none"."""
+    return "none" if settings.traps == "threshold" else settings.traps
 
 
 def require_file(path: Path, notebook: str) -> Path:

@@ -26,7 +26,7 @@ RECIPES: dict[str, dict] = {
         "head_epochs": 10,
         "batch_size": 16,
         "unfrozen_layers": -1,
-        "fine_tuning_epochs": 10,
+        "fine_tuning_epochs": 8,
         "fine_tuning_rate": 1e-4,
         "rate_schedule": "warm-up",
         "weight_average": 0.997,  # the last 300 steps or so, about an epoch
@@ -40,26 +40,36 @@ _PHANTOM_RECIPE = {
     "weights": "phantoms",
     "dense_units": 64,
     "image_size": 96,
-    "validation_fraction": 0.2,
-    "fine_tuning_rate": 5e-5,
     "resamples": 500,
 }
 PROFILES: dict[str, dict] = {
     "demo": _PHANTOM_RECIPE
     | {
-        "phantoms": 600,
-        "pretraining_phantoms": 1500,
-        "pretraining_epochs": 15,
-        "cached_views": 12,
-        "head_epochs": 40,
+        "phantoms": 700,
+        "validation_fraction": 0.33,  # a threshold needs images
+        "pretraining_phantoms": 600,
+        "pretraining_epochs": 6,
+        "batch_size": 16,
+        "dropout": 0.3,
+        "rotation": 8.0,
+        "shear": 4.0,
+        "cached_views": 4,
+        "head_epochs": 30,
         "head_rate": 3e-3,
-        "fine_tuning_epochs": 24,
+        "unfrozen_layers": -1,
+        "fine_tuning_epochs": 8,
+        "fine_tuning_rate": 1e-3,
+        "rate_schedule": "cosine",
+        "weight_average": 0.9,
+        "validation_views": 1,
         "patience": 8,
     },
     "smoke": _PHANTOM_RECIPE
     | {
         "phantoms": 60,
         "image_size": 64,
+        "validation_fraction": 0.2,
+        "fine_tuning_rate": 5e-5,
         "pretraining_phantoms": 64,
         "pretraining_epochs": 1,
         "cached_views": 2,

@@ -20,6 +20,14 @@ SUFFIXES = (
     ".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".dcm", ".dicom", ".ima", ".tif", ".tiff", ".bmp", ".webp", ".gif",
 )  # of image files  # fmt: skip
 WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
+# What can be broken on purpose in a run of phantoms, as the top of its pages says it.
+TRAPS = {
+    "patients": "each film of train is named as if it were another patient's, so that a patient can be on both sides.",
+    "preprocessing": "the test films are predicted without a step of their preprocessing: black and white are swapped.",
+    "threshold": "the threshold is chosen on the test images.",
+    "marker": "in train and validation every film with pneumonia has a letter at its edge, and no other film has.",
+    "labels": "one in ten patients of train and validation is filed under the wrong label.",
+}
 FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (
     "ResNet50", "DenseNet121", "EfficientNetV2B0", "EfficientNetLite0", "MobileNetV3Large", "Xception", "XceptionShort",
@@ -47,6 +55,9 @@ class Settings:
     profile: str = _setting("demo", "01", "name of the profile these settings started from")
     data: str = _setting("", "01", "dataset folder; empty: the profile's own")
     phantoms: int = _setting(0, "01", "patients drawn for the embedded dataset; 0: a folder of real images", 0, 20_000)
+    traps: str = _setting(
+        "none", "01", "one mistake to make on purpose in a run of phantoms, as a lesson", choices=("none", *TRAPS)
+    )
     seed: int = _setting(1, "01", "seed of the split, the weights, the augmentation and the resampling", 0, 2**31 - 1)
 
     recipe: str = _setting(
@@ -228,6 +239,8 @@ def _check_together(settings: Settings) -> None:
             f"setting phantoms={settings.phantoms} is too few patients for both classes and subtypes in each split; "
             f"the nearest possible value is {FEWEST_PHANTOMS}."
         )
+    if settings.traps != "none" and not settings.phantoms:
+        raise InputError(f"traps={settings.traps} breaks a run of phantoms on purpose: on real images leave it out.")
     if settings.backbone == "SmallCNN" and settings.weights == "imagenet":
         raise InputError("backbone=SmallCNN has no ImageNet weights: add weights=none, or choose another backbone.")
     if settings.weights == "phantoms" and not (settings.pretraining_phantoms > 1 and settings.pretraining_epochs):

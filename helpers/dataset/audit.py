@@ -152,6 +152,10 @@ def shortcuts(scanned: Scan) -> pd.DataFrame:
         "aspect ratio": manifest["width"] / manifest["height"],
         "image width": manifest["width"],
         "mean grey level": facts["mean"],
+        # a letter that marks a side is nearly white; a tenth of a thumbnail's width is 3 pixels
+        "brightest spot at the sides": pd.Series(
+            scanned.thumbnails[:, :, [0, 1, 2, -3, -2, -1]].max(axis=(1, 2)).astype(float), manifest.index
+        ),
     }
     names = list(candidates)
     table: dict[str, dict[str, float]] = {}

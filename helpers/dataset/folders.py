@@ -57,7 +57,7 @@ def find_root(settings: Settings) -> Path:
     """
     root = config.dataset_folder(settings)
     if settings.phantoms and not settings.data:
-        phantom.write_dataset(root, settings.phantoms, settings.seed)
+        phantom.write_dataset(root, settings.phantoms, trap=config.drawn_trap(settings))
     if not root.is_dir():
         what = "is no folder (unpack an archive first)" if root.exists() else "does not exist"
         raise InputError(

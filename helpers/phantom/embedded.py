@@ -1,4 +1,4 @@
-"""The embedded dataset: phantoms drawn by code in the public layout, and a set to pretrain on."""
+"""The embedded dataset, phantoms in the public layout: train of one hospital, test of another; a set to pretrain on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -15,7 +16,8 @@ import psutil
 from PIL import Image
 
 from helpers import config, images, storage
-from helpers.phantom.anatomy import FINDINGS, ZONES, draw, film, make_patient
+from helpers.phantom.anatomy import FINDINGS, make_patient
+from helpers.phantom.film import TEST, TRAIN, ZONES, draw, film
 
 __all__ = [
     "FINDINGS",
@@ -31,12 +33,15 @@ __all__ = [
 ]
 
 RECIPE = "phantoms.json"  # in the root of a dataset that was drawn
-VERSION = 2  # of the drawing and of the plan: datasets of another version are drawn anew
+VERSION = 3  # of the drawing and of the plan: datasets of another version are drawn anew
 
 
-def _plan(patients: int, seed: int) -> tuple[list, list]:
-    """[(index, finding, [image paths])] for every patient, and [(path, path of its exact copy)]."""
-    rng = np.random.default_rng([seed, 0, 2])
+def _plan(patients: int, seed: int, trap: str) -> tuple[list, list]:
+    """[(index, finding, [image paths])] for every patient, and [(path, path of its exact copy)].
+
+    With the trap "patients" every film of train is named as if it were another patient's.
+    """
+    rng, naming = (np.random.default_rng([seed, 0, k]) for k in (2, 3))
     tested = max(5, round(patients / 4))
     plan: list[tuple[int, str, list[str]]] = []
     copies, healthy, named = [], 0, set()
@@ -47,20 +52,21 @@ def _plan(patients: int, seed: int) -> tuple[list, list]:
         person, made, previous = 0, 0, ""
         for finding in findings.tolist():
             films = int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
-            if finding == "normal":
-                healthy += 1
-                stem = f"{split}/NORMAL/{'NORMAL2-' if rng.random() < 0.4 else ''}IM-{healthy:04d}-0001"
-                paths = [stem + ("" if k == 0 else f"-{k:04d}") + ".jpeg" for k in range(films)]
-            else:
+            paths: list[str] = []
+            for alike in [1] * films if trap == "patients" and split == "train" else [films]:
+                if finding == "normal":
+                    healthy += 1
+                    stem = f"{split}/NORMAL/{'NORMAL2-' if naming.random() < 0.4 else ''}IM-{healthy:04d}-0001"
+                    paths += [stem + ("" if k == 0 else f"-{k:04d}") + ".jpeg" for k in range(alike)]
+                    continue
                 # The public set numbers bacterial and viral patients apart, so that a number can be given twice.
-                person += not (finding == "virus" and previous == "bacteria" and rng.random() < 0.3)
+                person += not (finding == "virus" and previous == "bacteria" and naming.random() < 0.3)
                 previous = finding
                 while (person, finding) in named:
                     person += 1
                 named.add((person, finding))
-                stem = f"{split}/PNEUMONIA/person{person}_{finding}_"
-                paths = [f"{stem}{made + k + 1}.jpeg" for k in range(films)]
-                made += films
+                paths += [f"{split}/PNEUMONIA/person{person}_{finding}_{made + k + 1}.jpeg" for k in range(alike)]
+                made += alike
             plan.append((len(plan), finding, paths))
     trained = [paths for _, finding, paths in plan if paths[0].startswith("train") and finding == "bacteria"]
     for k in range(max(2, len(trained) // 25)):
@@ -80,29 +86,38 @@ def masks(root: Path, paths: Iterable[str], size: int) -> np.ndarray:
     return np.stack([images.resize(images.read_image(mask_path(root, path)), size) > 127 for path in paths])
 
 
-def _write_patient(root: Path, seed: int, index: int, finding: str, paths: list[str]) -> None:
+def _write_patient(root: Path, seed: int, trap: str, index: int, finding: str, paths: list[str]) -> None:
+    """Draw the films of one patient, and their masks where they are filed under PNEUMONIA."""
     rng = np.random.default_rng([seed, index])
-    patient = make_patient(rng)
+    patient, ill, drawn = make_patient(rng), finding != "normal", finding
+    hospital = TEST if paths[0].startswith("test") else TRAIN
+    if trap == "marker" and hospital is TRAIN:
+        hospital = replace(TRAIN, marker=(0.0, 1.0))
+    if trap == "labels" and hospital is TRAIN and index % 10 == 0:
+        drawn = "normal" if ill else "bacteria"  # the folder says the opposite
     for path in paths:
-        grey, mask = draw(rng, finding, patient)
-        Image.fromarray(grey).save(root / path, quality=int(rng.integers(60, 96)))
-        if finding != "normal":
+        grey, mask = draw(rng, drawn, patient, None, hospital)
+        if trap == "preprocessing" and hospital is TEST:
+            grey = 255 - grey
+        Image.fromarray(grey).save(root / path, quality=int(rng.integers(*hospital.quality[ill])))
+        if ill:
             Image.fromarray(255 * mask.astype(np.uint8)).save(mask_path(root, path))
 
 
-def write_dataset(root: Path, patients: int, seed: int) -> None:
+def write_dataset(root: Path, patients: int, seed: int = 1, trap: str = "none") -> None:
     """Write the phantoms of `patients` (at least 20) children in the public dataset's layout.
 
     `<root>/{train,test}/{NORMAL,PNEUMONIA}/*.jpeg`, one to three films a patient, the masks (0 or 255) in
     `<root>/masks/<split>/PNEUMONIA/*.png`, and `<root>/phantoms.json`. Equal arguments give equal bytes. A quarter of
-    the patients is in test; 55% have pneumonia, two in three of them bacterial; train holds a few exact copies.
+    the patients is in test; 55% have pneumonia, two in three of them bacterial; train holds a few exact copies. Train
+    comes from one hospital, test from another (`film.TRAIN`, `film.TEST`); `trap` as the setting `traps`.
     Draws into a folder beside `root` and renames it at the end; returns at once where that has been done before, and
     replaces other phantoms. Raises ValueError for fewer patients, config.InputError for a folder of other things.
     """
     if patients < config.FEWEST_PHANTOMS:
         raise ValueError(f"{patients} patients are too few for both classes and subtypes in each split")
     root = Path(root)
-    recipe = {"version": VERSION, "patients": patients, "seed": seed}
+    recipe = {"version": VERSION, "patients": patients, "seed": seed, "trap": trap}
     if _recipe(root) == recipe and not any(root.parent.glob(f".{root.name}.*.*")):
         return
     lock = root.with_name(f".{root.name}.lock")
@@ -117,16 +132,16 @@ def write_dataset(root: Path, patients: int, seed: int) -> None:
 
 def _write(root: Path, recipe: dict) -> None:
     """`write_dataset`, where it has not been done before."""
-    patients, seed = recipe["patients"], recipe["seed"]
+    patients, seed, trap = (recipe[name] for name in ("patients", "seed", "trap"))
     aside = root.with_name(f".{root.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        plan, copies = _plan(patients, seed)
+        plan, copies = _plan(patients, seed, trap)
         for split in ("train", "test"):
             for folder in (f"{split}/NORMAL", f"{split}/PNEUMONIA", f"masks/{split}/PNEUMONIA"):
                 (aside / folder).mkdir(parents=True)
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda row: _write_patient(aside, seed, *row), plan))
+            list(pool.map(lambda row: _write_patient(aside, seed, trap, *row), plan))
         for source, copy in copies:
             shutil.copyfile(aside / source, aside / copy)
             shutil.copyfile(mask_path(aside, source), mask_path(aside, copy))
@@ -156,7 +171,7 @@ def _recipe(root: Path) -> dict | None:
         return None
     try:
         recorded = json.loads((root / RECIPE).read_text(encoding="utf-8"))
-        ours = {"version", "patients", "seed"} == set(recorded)
+        ours = {"version", "patients", "seed"} <= set(recorded)
     except (OSError, ValueError, TypeError):
         ours = False
     names = {"train", "test", "masks", RECIPE}
@@ -169,11 +184,12 @@ def pretraining_set(count: int, size: int, seed: int) -> tuple[np.ndarray, np.nd
     """Phantoms to pretrain on, never the dataset's: uint8 (count, size, size) and float32 (count, 6) of 0 and 1.
 
     The targets say which of ZONES (thirds of the lung on the image's left and right) an opacity covers by more than
-    an eighth. Half of the films have none; most others a small consolidation anywhere.
+    an eighth. Half of the films have none, the others a consolidation anywhere. None shows the streaks of a virus, or
+    a letter: these are left for fine-tuning to learn.
     """
     films, targets = np.empty((count, size, size), np.uint8), np.empty((count, len(ZONES)), np.float32)
     for k in range(count):
         rng = np.random.default_rng([seed, k, 1])
-        finding = str(rng.choice(["normal", "focus", "virus", "bacteria"], p=[0.45, 0.35, 0.12, 0.08]))
+        finding = str(rng.choice(["normal", "focus"]))
         films[k], _, targets[k] = film(rng, finding, None, size)
     return films, targets

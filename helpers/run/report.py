@@ -94,7 +94,8 @@ def _exporter() -> HTMLExporter:
     environment: Environment = exporter.environment
     environment.autoescape = lambda name: not (name or "").endswith(".md.j2")
     environment.trim_blocks = environment.lstrip_blocks = True
-    environment.globals |= {"style": Markup(style), "banner_text": BANNER}  # noqa: S704 - our own CSS
+    globals_ = {"style": Markup(style), "banner_text": BANNER, "traps": config.TRAPS}  # noqa: S704 - our own CSS
+    environment.globals |= globals_
     return exporter
 
 

@@ -621,8 +621,8 @@ def test_notebook_runs_with_plain_papermill_from_anywhere(driven):
     assert not (driven.reports / "smoke").exists()
     drive(driven, "01_eda", driven.reports / "one", run="two", **chosen)
     assert (driven.reports / "two" / "manifest.csv").read_bytes() == one
-    recipe = load(driven.root / "data" / "smoke-20-seed2" / "phantoms.json")
-    assert (recipe["patients"], recipe["seed"]) == (20, 2)
+    recipe = load(driven.root / "data" / "smoke-20" / "phantoms.json")
+    assert (recipe["patients"], recipe["trap"]) == (20, "none")
 
 
 def test_papermill_parameter_that_does_not_exist_is_refused(driven):

@@ -677,6 +677,13 @@ def test_a_page_says_whether_its_run_is_of_phantoms(tmp_path):
         assert (report.BANNER in page) == (phantoms > 0)
 
 
+@pytest.mark.parametrize("trap", ["none", *config.TRAPS])
+def test_a_page_of_a_run_with_a_trap_says_so_at_its_top(tmp_path, trap):
+    top = page_of(tmp_path, [], record={"parameters": {"phantoms": 3, "traps": trap}}).split("<main")[0]
+    assert ("Broken on purpose" in top) == (trap != "none")
+    assert [name for name, text in config.TRAPS.items() if text in top] == [trap] * (trap != "none")
+
+
 def test_a_page_leads_to_its_parts_and_to_the_other_pages(tmp_path):
     prose = (
         "# Training\n\n## Same\n\n## Same\n\n### *Finer*\n\n[next](04_fine_tuning.ipynb) [else](https://a.org/b.ipynb)"

@@ -322,15 +322,22 @@ def test_the_dataset_is_the_profiles_own_unless_a_folder_is_named(tmp_path, monk
     assert config.dataset_folder(make_settings("demo", {"data": "~/mine"})) == Path.home().resolve() / "mine"
 
 
-def test_runs_with_different_seeds_have_different_phantoms():
+def test_other_phantoms_have_another_folder():
     """What one run drew is not drawn over by the next."""
-    folders = {
+    drawn = {
         config.dataset_folder(make_settings("smoke", given))
-        for given in ({}, {"seed": 2}, {"seed": 3}, {"phantoms": 80}, {"phantoms": 80, "seed": 2})
+        for given in (
+            {},
+            {"phantoms": 80},
+            {"traps": "labels"},
+            {"traps": "marker"},
+            {"phantoms": 80, "traps": "marker"},
+        )
     }
-    assert len(folders) == 5
-    assert config.dataset_folder(make_settings("smoke", {"seed": 2})) == config.DATA / "smoke-60-seed2"
-    assert config.dataset_folder(make_settings("smoke", {"resamples": 60, "seed": 1})) == config.DATA / "smoke"
+    assert len(drawn) == 5
+    assert config.dataset_folder(make_settings("smoke", {"traps": "labels"})) == config.DATA / "smoke-60-labels"
+    for same in ({"seed": 2}, {"resamples": 60}, {"traps": "threshold"}):
+        assert config.dataset_folder(make_settings("smoke", same)) == config.DATA / "smoke"
     assert config.dataset_folder(make_settings("chest_xray", {"seed": 2})) == config.DATA / "chest_xray"
 
 
@@ -353,6 +360,13 @@ def test_describe_says_what_a_phantom_run_is_worth():
         assert f"{package} {number}" in " ".join(text.split())
 
 
+@pytest.mark.parametrize("trap", ["none", *config.TRAPS])
+def test_describe_says_what_was_broken_on_purpose(trap):
+    text = config.describe(make_settings("smoke", {"traps": trap}), config.REPORTS / "smoke")
+    found = [name for name, said in config.TRAPS.items() if said in " ".join(text.split())]
+    assert found == [trap] * (trap != "none")
+
+
 def test_describe_names_the_folder_of_real_images(tmp_path):
     text = config.describe(make_settings("chest_xray", {"data": str(tmp_path)}), tmp_path / "run")
     assert f"data      {tmp_path}" in text
@@ -365,9 +379,10 @@ def test_describe_names_the_folder_of_real_images(tmp_path):
     [
         ("demo", {"phantoms": 19}, "the nearest possible value is 20"),
         ("chest_xray", {"backbone": "SmallCNN"}, "add weights=none"),
+        ("chest_xray", {"traps": "labels"}, "on real images leave it out"),
         ("chest_xray", {"backbone": "SmallCNN", "weights": "phantoms"}, "add pretraining_phantoms=1500"),
-        ("demo", {"frame": 0.1}, "frame needs .* set unfrozen_layers=-1 or cached_views=0"),
-        ("demo", {"teacher": "anywhere"}, "teacher needs .* set unfrozen_layers=-1 or cached_views=0"),
+        ("smoke", {"frame": 0.1}, "frame needs .* set unfrozen_layers=-1 or cached_views=0"),
+        ("smoke", {"teacher": "anywhere"}, "teacher needs .* set unfrozen_layers=-1 or cached_views=0"),
     ],
 )
 def test_what_is_impossible_together_is_refused_before_anything_runs(profile, wish, said):
@@ -380,7 +395,8 @@ def test_the_mended_wishes_are_possible():
     make_settings("chest_xray", {"backbone": "SmallCNN", "weights": "none"})
     asked = {"backbone": "SmallCNN", "weights": "phantoms", "pretraining_phantoms": 1500, "pretraining_epochs": 15}
     make_settings("chest_xray", asked)
-    make_settings("demo", {"frame": 0.1, "cached_views": 0})
+    make_settings("smoke", {"frame": 0.1, "cached_views": 0})
+    make_settings("demo", {"frame": 0.1})
 
 
 @pytest.mark.parametrize(

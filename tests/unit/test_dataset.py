@@ -302,6 +302,21 @@ def test_a_harder_compression_of_one_class_is_a_shortcut_and_what_is_the_same_ev
     assert dataset.shortcuts(dataset.scan(tmp_path)).loc["JPEG compression", ["train", "test"]].tolist() == [1.0, 1.0]
 
 
+def test_a_letter_at_the_side_is_a_shortcut(tmp_path):
+    for split, side in (("train", 38), ("test", 20)):  # in test it stands in the middle
+        for k in range(6):
+            for label in ("NORMAL", "PNEUMONIA"):
+                film = np.random.default_rng(k).integers(0, 120, (40, 40)).astype(np.uint8)
+                if label == "PNEUMONIA":
+                    film[5:9, side - 2 : side + 2] = 255
+                file = tmp_path / split / label / f"x{k}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(film).save(file)
+    found = dataset.shortcuts(dataset.scan(tmp_path)).loc["brightest spot at the sides"]
+    assert found["train"] == 1.0
+    assert found["test"] == 0.5
+
+
 def test_a_shortcut_that_turns_round_in_test_lies_below_a_half_there_and_noise_is_called_noise(tmp_path):
     for split, wide in (("train", "NORMAL"), ("test", "PNEUMONIA")):
         for label in ("NORMAL", "PNEUMONIA"):
@@ -330,7 +345,7 @@ def test_shortcuts_without_a_split_of_both_classes_are_unknown(tmp_path):
     write(tmp_path, "test/PNEUMONIA/b.png", 2)
     found = dataset.shortcuts(dataset.scan(tmp_path))
     assert list(found.columns) == ["p"]
-    assert len(found) == 5
+    assert len(found) == 6
     assert found["p"].isna().all()
 
 

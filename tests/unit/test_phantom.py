@@ -1,11 +1,13 @@
 """The embedded dataset: films, masks, names and bytes."""
 
+import functools
 import hashlib
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from helpers import config, phantom, storage
+from helpers import dataset as dataset_wing
 
 PATIENTS, SEED = 20, 7
 
@@ -131,7 +134,7 @@ def test_a_finished_dataset_is_kept_and_another_replaced(dataset, tmp_path, monk
     for part in ("train", "test", "masks"):
         (root / part).mkdir(parents=True)
     (root / "train" / "old.jpeg").write_bytes(b"old")
-    recipe = {"version": phantom.VERSION, "patients": PATIENTS, "seed": SEED}
+    recipe = {"version": phantom.VERSION, "patients": PATIENTS, "seed": SEED, "trap": "none"}
     storage.write_json(root / "phantoms.json", recipe)
     phantom.write_dataset(root, PATIENTS, SEED)
     assert (root / "train" / "old.jpeg").exists()
@@ -187,3 +190,67 @@ def test_what_a_killed_call_left_is_removed_and_what_a_living_one_draws_is_not(t
         (tmp_path / name / "train").mkdir(parents=True)
     phantom.write_dataset(tmp_path / "films", 20, 1)
     assert {path.name for path in tmp_path.iterdir()} == {"films", f".films.{os.getppid()}.part", ".films.x.part"}
+
+
+# Two hospitals, and what is broken on purpose
+
+
+def test_compression_tells_the_classes_apart_in_train_and_not_in_test(tmp_path):
+    phantom.write_dataset(tmp_path / "films", 60, SEED)
+    found = dataset_wing.shortcuts(dataset_wing.scan(tmp_path / "films")).loc["JPEG compression"]
+    assert found["train"] > 0.9
+    assert 0.3 < found["test"] < 0.7
+
+
+def _edges(root: Path, folder: str) -> np.ndarray:
+    """Whether each film has a letter: something nearly white, larger than a line, in the outer tenth at a side."""
+    marked = []
+    for path in sorted((root / folder).iterdir()):
+        film = np.asarray(Image.open(path))
+        tenth = film.shape[1] // 10
+        marked.append(max((side > 225).sum() for side in (film[:, :tenth], film[:, -tenth:])) > 0.0005 * film.size)
+    return np.array(marked)
+
+
+@pytest.fixture(scope="module")
+def trapped(tmp_path_factory) -> Callable[[str], Path]:
+    @functools.cache
+    def draw(trap: str) -> Path:
+        root = tmp_path_factory.mktemp(trap) / "demo"
+        phantom.write_dataset(root, PATIENTS, SEED, trap)
+        return root
+
+    return draw
+
+
+def test_the_marker_trap_puts_a_letter_on_pneumonia_only(trapped):
+    root = trapped("marker")
+    assert _edges(root, "train/PNEUMONIA").all()
+    assert not _edges(root, "train/NORMAL").any()
+
+
+def test_the_patients_trap_gives_every_film_of_train_a_name_of_its_own(dataset, trapped):
+    films = []
+    for root, alone in ((dataset, False), (trapped("patients"), True)):
+        hashes = _hashes(root / "train/NORMAL")
+        assert (len({_person(name) for name in hashes}) == len(hashes)) == alone
+        films.append({*hashes.values()})
+    assert films[0] == films[1]
+
+
+def test_the_preprocessing_trap_swaps_black_and_white_in_test_only(dataset, trapped):
+    root = trapped("preprocessing")
+    assert _hashes(root / "train") == _hashes(dataset / "train")
+    for path in (dataset / "test").rglob("*.jpeg"):
+        one, other = (np.asarray(Image.open(file)).astype(int) for file in (path, root / path.relative_to(dataset)))
+        assert np.abs(255 - one - other).mean() < 5
+
+
+def test_the_labels_trap_files_a_tenth_of_train_under_the_other_label(dataset, trapped):
+    root = trapped("labels")
+    assert _hashes(root / "test") == _hashes(dataset / "test")
+    right, wrong = _hashes(dataset / "train"), _hashes(root / "train")
+    assert set(right) == set(wrong)
+    people = {_person(path) for path in right}
+    redrawn = {_person(path) for path in right if right[path] != wrong[path]}
+    assert 0 < len(redrawn) / len(people) < 0.2
