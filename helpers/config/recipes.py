@@ -81,3 +81,11 @@ PROFILES: dict[str, dict] = {
     },
     "chest_xray": {"recipe": "full", "deterministic": False, "mixed_precision": True},
 }
+# What can be broken on purpose in a run of phantoms, as the top of its pages says it.
+TRAPS = {
+    "patients": "each film of train is named as if it were another patient's, so that a patient can be on both sides.",
+    "preprocessing": "the test films are predicted without a step of their preprocessing: black and white are swapped.",
+    "threshold": "the threshold is chosen on the test images.",
+    "marker": "in train and validation every film with pneumonia has a letter at its edge, and no other film has.",
+    "labels": "one in ten patients of train and validation is filed under the wrong label.",
+}

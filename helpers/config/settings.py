@@ -13,21 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from helpers import storage
-from helpers.config.recipes import PROFILES, RECIPES
+from helpers.config.recipes import PROFILES, RECIPES, TRAPS
 
 LABELS = ("NORMAL", "PNEUMONIA")
 SUFFIXES = (
     ".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".dcm", ".dicom", ".ima", ".tif", ".tiff", ".bmp", ".webp", ".gif",
 )  # of image files  # fmt: skip
 WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
-# What can be broken on purpose in a run of phantoms, as the top of its pages says it.
-TRAPS = {
-    "patients": "each film of train is named as if it were another patient's, so that a patient can be on both sides.",
-    "preprocessing": "the test films are predicted without a step of their preprocessing: black and white are swapped.",
-    "threshold": "the threshold is chosen on the test images.",
-    "marker": "in train and validation every film with pneumonia has a letter at its edge, and no other film has.",
-    "labels": "one in ten patients of train and validation is filed under the wrong label.",
-}
 FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (
     "ResNet50", "DenseNet121", "EfficientNetV2B0", "EfficientNetLite0", "MobileNetV3Large", "Xception", "XceptionShort",
