@@ -140,7 +140,7 @@ def _embedded(pixels: np.ndarray) -> str:
 
 
 def write_cases(folder: Path) -> None:
-    """Write cases.json into a run folder whose notebook 06 is done, for its index."""
+    """Write six images with their heatmaps into the run folder: cases.json, which its index shows."""
     predictions, splits = (pd.read_csv(folder / name) for name in ("predictions.csv", "splits.csv"))
     classifier, card = model.load(folder / "model")
     final = "test" if (predictions["split"] == "test").any() else "validation"

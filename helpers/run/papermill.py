@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import threading
@@ -159,24 +158,6 @@ def _manager(log: Path, environment: dict[str, str]) -> type[AsyncKernelManager]
     return OwnKernelManager
 
 
-@contextlib.contextmanager
-def _environment() -> Iterator[dict[str, str]]:
-    """Variables that every process of a run gets, so that those of a home or a session change nothing."""
-    paths = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get("PYTHONPATH", "")]))
-    with tempfile.TemporaryDirectory() as empty:
-        yield ENVIRONMENT | config.clean_environment(Path(empty)) | {"PYTHONPATH": paths}
-
-
-def write_cases(folder: Path) -> dict | None:
-    """`explain.write_cases` in a process of its own, with what a kernel has; None, or a failure as of `execute`."""
-    code = "import pathlib, sys; from helpers import explain; explain.write_cases(pathlib.Path(sys.argv[1]))"
-    with _environment() as environment, (folder / "kernel.log").open("ab") as log:
-        words = [sys.executable, "-c", code, str(folder)]
-        done = subprocess.run(words, env=os.environ | environment, stdout=log, stderr=log)  # noqa: S603
-    message = "the images with heatmaps for the index could not be made; kernel.log says why."
-    return _failure([], None, "", message) if done.returncode else None
-
-
 def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
     """Execute `notebook` into the file `executed`, its stdout shown meanwhile; kernel.log beside it takes the rest.
 
@@ -186,8 +167,10 @@ def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
     source, target = (str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed))
     bar = {"desc": notebook.stem, "leave": False, "file": sys.stderr} if sys.stderr.isatty() else False
     logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # what fails is said by the runner
+    paths = os.pathsep.join(filter(None, [str(config.ROOT), os.environ.get("PYTHONPATH", "")]))
     try:
-        with warnings.catch_warnings(action="ignore"), _environment() as environment:
+        with warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as empty:
+            environment = ENVIRONMENT | config.clean_environment(Path(empty)) | {"PYTHONPATH": paths}
             manager = _manager(executed.parent / "kernel.log", environment)
             encryption = "auto" if zmq.has("curve") else "disabled"
             options: dict = {"KernelManager": {"transport_encryption": encryption}}

@@ -112,8 +112,6 @@ class Run:
             say(f"{stem:<18}  running")
             with papermill.watched(_beside(self.plan.name, "kernel")) as memory:
                 failure = papermill.execute(notebook, aside, parameters)
-                if not failure and stem[:2] == "06" and (self.folder / "explanations.json").exists():
-                    failure = papermill.write_cases(self.folder)
             if failure:
                 failure["message"] = report.hidden(failure["message"], self.hide)
                 failure["advice"] = f"After mending that, go on with: {_go_on(self.plan.name)}"
