@@ -1,5 +1,6 @@
 # `make` alone prints what there is. Everything runs from .venv, which is built in this folder from the lock, once, and
-# again when the lock changes; after that no target needs the network, but for `data` and `lock`.
+# again when the lock changes. `test`, `test-fast`, `torture`, `lint`, `pictures` and `sweep` fetch their tools at their
+# first call; `data`, `audit` and `lock` always need the network.
 
 PYTHON ?= python3
 PROFILE ?= demo
@@ -92,7 +93,7 @@ lock: $(DEV_READY) ## resolve requirements/*.in into the locks, with hashes (nee
 	$(UV) pip compile --quiet --universal --fork-strategy fewest --generate-hashes --python-version 3.11 --no-header $(ARGS) requirements/sweep.in -o requirements/sweep.lock
 
 clean: ## remove .venv, caches and the phantoms drawn by code
-	rm -rf .venv .snakemake .pytest_cache .ruff_cache .hypothesis data/demo data/smoke data/demo-*-seed* data/smoke-*-seed*
+	rm -rf .venv .snakemake .pytest_cache .ruff_cache .hypothesis data/demo data/smoke data/demo-[0-9]* data/smoke-[0-9]*
 	find . -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 	@echo "Left as they are: reports/, data/chest_xray, data/pretrained and everything else in data/."
 

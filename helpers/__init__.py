@@ -11,11 +11,13 @@ evaluation  metrics, intervals, calibration, decisions, published results
 explain     heatmaps and their scores
 plots       figures
 predict     from bytes to a decision with a saved model, and its command
-page        the prediction page and its server
+page        the prediction page: widgets and answers in words
 run         the runner: papermill, plan, state, report, publish
 
 A wing's public names are those of its package: `from helpers import images`, then `images.read_image(path)`.
-Commands: python -m helpers.run, helpers.predict, helpers.compare, helpers.serve, helpers.download, helpers.publish.
+Commands, which may import from all of these: helpers.run, helpers.predict, and four that no notebook imports.
+Compare: two runs, or many, as a page. Serve: the page as a server. Download: the public dataset.
+Publish: a model, or a report without X-rays.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The prediction page: widgets, answers in words, and the server behind `python -m helpers.serve`."""
+"""The prediction page: widgets and answers in words."""
 
 from helpers.page.answer import decision, describe_model
 from helpers.page.app import App
