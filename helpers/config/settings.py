@@ -62,10 +62,12 @@ class Settings:
 
     image_size: int = _setting(224, "01", "side of the square the model sees, pixels", 32, 1024)
     fold: str = _setting(
-        "", "02", "validation instead of a share: 1/5 (first of five folds), or series:IM (one series of normal names)"
+        "",
+        "02",
+        "validation instead of a fraction: 1/5 (first of five folds), or series:IM (one series of normal names)",
     )
     validation_fraction: float = _setting(
-        0.1, "02", "share of the training patients kept for validation, rounded to 1/2, 1/3, 1/4 ...", 0.02, 0.5
+        0.1, "02", "fraction of the training patients kept for validation, rounded to 1/2, 1/3, 1/4 ...", 0.02, 0.5
     )
 
     backbone: str = _setting("ResNet50", "03", "network that turns pixels into features", choices=BACKBONES)
@@ -79,17 +81,31 @@ class Settings:
     batch_size: int = _setting(32, "03", "images per training step", 1, 1024)
     label_smoothing: float = _setting(0.0, "03", "label smoothing of the loss", 0.0, 0.4)
     rotation: float = _setting(15.0, "02", "augmentation: largest rotation either way, degrees", 0.0, 180.0)
-    zoom: float = _setting(0.15, "02", "augmentation: largest zoom in or out, share of the size", 0.0, 0.9)
+    zoom: float = _setting(0.15, "02", "augmentation: largest zoom in or out, as a fraction of the size", 0.0, 0.9)
     shear: float = _setting(8.0, "02", "augmentation: largest shear either way, degrees", 0.0, 60.0)
-    translation: float = _setting(0.06, "02", "augmentation: largest shift either way, share of the size", 0.0, 0.5)
-    brightness: float = _setting(0.15, "02", "augmentation: largest change of brightness, share of 255", 0.0, 1.0)
-    contrast: float = _setting(0.25, "02", "augmentation: largest change of contrast, share", 0.0, 0.95)
+    translation: float = _setting(
+        0.06, "02", "augmentation: largest shift either way, as a fraction of the size", 0.0, 0.5
+    )
+    brightness: float = _setting(
+        0.15, "02", "augmentation: largest change of brightness, as a fraction of 255", 0.0, 1.0
+    )
+    contrast: float = _setting(0.25, "02", "augmentation: largest change of contrast, as a fraction", 0.0, 0.95)
     mirror: bool = _setting(False, "02", "augmentation: swap left and right in half of the images")
-    gamma: float = _setting(0.0, "02", "augmentation: largest gamma either way, as its logarithm", 0.0, 2.0)
-    sharpness: float = _setting(0.0, "02", "augmentation: most blurring or sharpening, share of a 5x5 blur", 0.0, 1.0)
-    noise: float = _setting(0.0, "02", "augmentation: largest standard deviation of noise, share of 255", 0.0, 0.5)
+    gamma: float = _setting(
+        0.0, "02", "augmentation: largest gamma (exponent of the grey levels) either way, as its logarithm", 0.0, 2.0
+    )
+    sharpness: float = _setting(
+        0.0, "02", "augmentation: most blurring or sharpening, as a fraction of a 5x5 blur", 0.0, 1.0
+    )
+    noise: float = _setting(
+        0.0, "02", "augmentation: largest standard deviation of noise, as a fraction of 255", 0.0, 0.5
+    )
     frame: float = _setting(
-        0.0, "02", "augmentation, not of cached views: widest strip replaced at each edge, share of the size", 0.0, 0.45
+        0.0,
+        "02",
+        "augmentation, not of cached views: widest strip replaced at each edge, as a fraction of the size",
+        0.0,
+        0.45,
     )
     crop_area: float = _setting(
         1.0, "02", "augmentation: smallest part of the image that a crop at a random place leaves, by area", 0.02, 1.0
@@ -105,7 +121,11 @@ class Settings:
         0.0, "02", "augmentation: strongest JPEG compression of half of the images; 1: down to a quality of 5", 0.0, 1.0
     )
     downscaling: float = _setting(
-        0.0, "02", "augmentation: most scaling down (and up again) of half of the images, share of the size", 0.0, 0.9
+        0.0,
+        "02",
+        "augmentation: most scaling down (and up again) of half of the images, as a fraction of the size",
+        0.0,
+        0.9,
     )
     cached_views: int = _setting(
         2, "03", "augmented views per image whose frozen activations are computed once; 0: anew in every epoch", 0, 100
