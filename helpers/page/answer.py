@@ -91,7 +91,7 @@ def describe_operating_point(card: dict, threshold: float) -> str:
 
 def _of_100(rate: dict) -> str:
     if rate["value"] is None:
-        return "an unknown share of"
+        return "an unknown number of"
     interval = f" ({100 * rate['low']:.0f} to {100 * rate['high']:.0f})" if rate["low"] is not None else ""
     return f"{100 * rate['value']:.0f} of 100{interval}"
 
