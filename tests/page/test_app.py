@@ -589,7 +589,7 @@ def test_what_was_not_measured_is_not_claimed(planted_folder):
     assert describe_model(model.read_card(planted_folder)).startswith(
         "Nothing has been measured at this model's threshold."
     )
-    assert "an unknown share" in describe_model(card(specificity={"value": None}))
+    assert "an unknown number" in describe_model(card(specificity={"value": None}))
     assert "0 of 100" not in describe_model(card(specificity={"value": None}))
 
 
