@@ -35,7 +35,7 @@ def combinations(sets):
     runs = {}
     for chosen in map(dict, itertools.product(*choices)):
         slug = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(f"{name}-{value}" for name, value in chosen.items())).strip("-.")
-        if len(slug) > 50:
+        if len(slug) > 50 or f"{SWEEP}-{slug}" in runs:  # -1 and 1 have one slug
             slug = f"{slug[:41]}-{storage.fingerprint(chosen)[:8]}"
         try:
             project.make_settings(PROFILE, chosen)

@@ -20,6 +20,9 @@ from helpers.config.settings import expanded, list_settings, parse_fold, parse_p
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = ROOT / "data"
+for _place in ("XRAY_REPORTS", "XRAY_CACHE"):  # kernels have another working directory
+    if os.environ.get(_place):
+        os.environ[_place] = str(expanded(os.environ[_place]).resolve())
 REPORTS = Path(os.environ.get("XRAY_REPORTS") or ROOT / "reports")  # of run folders
 CACHE = os.environ.get("XRAY_CACHE", "")  # where the runs of a sweep share decoded images; empty: they do not
 NOTEBOOKS = ROOT / "notebooks"

@@ -295,7 +295,11 @@ def make_settings(
         profile = _convert("profile", profile)
         base = _fresh(profile, _convert("recipe", given.get("recipe", PROFILES[profile].get("recipe", "classic"))))
         if given.get("data"):
+            drawn = storage.read_json(expanded(str(given["data"])) / "phantoms.json")
             checked["phantoms"] = phantoms_in(expanded(str(given["data"])))
+            checked["traps"] = drawn.get("trap", "none")
+            if given.get("traps", "none") not in ("none", "threshold", checked["traps"]):
+                raise InputError(f"traps={given['traps']} changes how phantoms are drawn: leave data out.")
     elif "recipe" in given:
         before, after = (_fresh(base.profile, name) for name in (base.recipe, _convert("recipe", given["recipe"])))
         differing = [name for name in FIELDS if getattr(after, name) != getattr(before, name)]

@@ -15,8 +15,9 @@ def runs_table(folder: Path) -> pd.DataFrame:
     """Every finished run beside `folder`, itself included, on the same dataset, sorted by recipe, backbone and seed.
 
     Index run; columns recipe, backbone, seed, n (test images), and as text with their intervals accuracy, sensitivity,
-    specificity and auc. Left out are runs that were moved aside, and others than `folder` that are a copy or evaluate
-    a saved model; where `folder` does, its recipe is called "saved model" and it has no seed.
+    specificity and auc. Left out are runs that were moved aside, and others than `folder` that are a copy, evaluate a
+    saved model or make a mistake on purpose; where `folder` is a saved model's, its recipe is called "saved model" and
+    it has no seed.
     """
     own, rows = state.dataset_state(folder), []
     for file in sorted(folder.parent.glob("*/metrics.json")):
@@ -25,7 +26,8 @@ def runs_table(folder: Path) -> pd.DataFrame:
         if aside or not record or not own or state.dataset_state(file.parent) != own:
             continue
         saved, copied = bool(record["parameters"].get("model")), record.get("run") != file.parent.name
-        if file.parent != folder and (saved or copied or not state.evaluated(record, file.parent)):
+        broken = record["parameters"].get("traps", "none") != "none"
+        if file.parent != folder and (saved or copied or broken or not state.evaluated(record, file.parent)):
             continue
         if test := storage.read_json(file).get("test"):
             values = {name: record["parameters"].get(name) for name in ("recipe", "backbone", "seed")}

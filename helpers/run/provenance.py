@@ -68,6 +68,8 @@ def private_paths(settings: Settings, published: bool = False) -> dict[str, str]
         if published and not value.startswith(("reports/", "data/")):
             short = Path(value).name
         found |= {absolute(key, value): short, value: short}
+        if value and Path(absolute(key, value)).exists():  # a link to it is printed by where it leads
+            found[str(Path(absolute(key, value)).resolve())] = short
     for place, short in ((config.ROOT, ""), (config.REPORTS, "reports/"), (Path.home(), "~/")):
         if place != place.parent:
             found[f"{place}{os.sep}"] = short

@@ -73,7 +73,9 @@ def publish_report(run: str, above: Path) -> Path:
     pages = {stem: record["notebooks"][stem] for stem in sorted(record["notebooks"]) if stem[:2] in ("05", "06")}
     if [entry["status"] for entry in pages.values()] != ["done", "done"]:
         raise InputError(f"reports/{run} has to be finished first: `python -m helpers.run --name {run} --resume`.")
-    if not dataset.public_names(dataset.read_table(folder / "splits.csv", "02_preprocessing")):
+    if record["parameters"].get("traps", "none") != "none":
+        raise InputError(f"reports/{run} makes a mistake on purpose (traps): its numbers are not for others.")
+    if not dataset.public_names(dataset.read_table(folder / "manifest.csv", "01_eda")):
         raise InputError(f"reports/{run} has files with names of their own, which may tell who a patient is.")
     hide = provenance.private_paths(state.recorded_settings(record), published=True)
     record, titles = report.hidden(record, hide), [(stem, entry["title"]) for stem, entry in pages.items()]

@@ -142,6 +142,10 @@ def _finish(page: str, published: Sequence[str]) -> str:
     for picture in soup.select("main :is(img, svg, canvas, video, object, embed, iframe)") if published else ():
         if not picture.find_parent(class_="plot"):
             picture.replace_with(soup.new_tag("p", attrs={"class": "note"}, string=LEFT_OUT))
+    for tag in soup.select("main *") if published else ():
+        embedded = [name for name, value in tag.attrs.items() if "data:" in str(value)]
+        for name in embedded if not tag.find_parent(class_="plot") else ():
+            del tag[name]
     for link in soup.select(".md a[href]"):
         href = str(link["href"])  # a page lies one folder deeper than its notebook, a published one two
         if (other := re.match(r"(\d\d_\w+)\.ipynb", href)) and (not published or other[1] in published):
@@ -230,7 +234,8 @@ def write_index(folder: Path, target: Path | None = None, hide: dict[str, str] |
             shown["label"] == evaluation.POSITIVE, shown["probability"], band
         ).to_dict()
         found["public"] = dataset.public_names(dataset.read_table(folder / "splits.csv", "02_preprocessing"))
-    cases = [] if target else storage.read_json(folder / "cases.json").get("cases", [])
+    explained = any(stem[:2] == "06" and entry.get("status") == "done" for stem, entry in record["notebooks"].items())
+    cases = storage.read_json(folder / "cases.json").get("cases", []) if explained and not target else []
     found |= {"record": record, "run": record.get("run", folder.name), "banner": phantoms, "splits": splits}
     found |= {"notebooks": notebooks, "last": provenance.commit_of(record.get("git") or {}), "cost": cost}
     found |= {"parameters": parameters, "stale": state.unevaluated(record, folder), "cases": cases}

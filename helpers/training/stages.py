@@ -255,12 +255,13 @@ def train_stage(
     )
     model.set_precision(classifier, policy)
     if settings.cached_views and unfrozen >= 0:
-        network = features.tail(classifier, unfrozen)
+        network, kept = features.tail(classifier, unfrozen), run / "training" / "activations"
+        backbone = keras.Model(classifier.inputs, model.backbone_layers(classifier)[-1].output)
+        cut_key = storage.fingerprint([stage_key("cut", images, splits, settings), model.weights_sha256(backbone)])
 
         @functools.cache
         def cached() -> features.Activations:
             rows = {"train": train.rows, "validation": validation.rows}
-            kept, cut_key = run / "training" / "activations", stage_key("cut", images, splits, settings)
             return features.build(classifier, images, rows, settings, kept, cut_key)[not head]
 
         def epoch_batches(epoch: int) -> tf.data.Dataset:
@@ -288,9 +289,15 @@ def train_stage(
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)  # small gradients would vanish in float16
     network.compile(optimizer, classifier.loss, jit_compile=False)
     validate = binary_validation(held_out, validation.labels, validation.weights)
-    best, history = fit(
-        network, epoch_batches, validate, epochs, settings.patience, folder, key, [settings.seed, 2, first]
-    )
+    before = classifier.get_weights()
+    try:
+        best, history = fit(
+            network, epoch_batches, validate, epochs, settings.patience, folder, key, [settings.seed, 2, first]
+        )
+    except BaseException:  # interrupted: the cell that is run again begins with the same weights, and goes on
+        model.set_precision(classifier, "float32")
+        classifier.set_weights(before)
+        raise
     for layer in best.layers:
         if layer.weights:
             classifier.get_layer(layer.name).set_weights(layer.get_weights())

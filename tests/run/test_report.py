@@ -25,16 +25,20 @@ def test_of_100_none_and_all_are_kept_for_none_and_all():
     assert [report.of_100(*pair) for pair in ((0, 7), (7, 7), (1, 900), (899, 900), (86, 200))] == [0, 100, 1, 99, 43]
 
 
-def evaluated(folder, rows: list[tuple[str, float]], uncertain: list[float] | None, **parameters) -> BeautifulSoup:
-    """The index of a run whose 05 left these answers."""
+def evaluated(
+    folder, rows: list[tuple[str, float]], uncertain: list[float] | None, explained: str = "", **parameters
+) -> BeautifulSoup:
+    """The index of a run whose 05 left these answers, and whose 06 has the status `explained`."""
     table = pd.DataFrame(rows, columns=["label", "probability"]).assign(split="test", subtype="")
     table["path"] = [f"test/{label}/person{row}_virus_1.png" for row, (label, _) in enumerate(rows)]
     table["patient"] = [f"person{row}_virus" for row in range(len(rows))]
     table[["path", "split", "label", "probability"]].to_csv(folder / "predictions.csv", index=False)
-    table[["path", "split", "label", "patient", "subtype"]].to_csv(folder / "splits.csv", index=False)
+    for name in ("manifest.csv", "splits.csv"):
+        table[["path", "split", "label", "patient", "subtype"]].to_csv(folder / name, index=False)
     storage.write_json(folder / "metrics.json", {"test": evaluation.summarise(table, 0.5, "0.5", 20, 0)})
     storage.write_json(folder / "model/model.json", {"uncertain": uncertain, "phantoms": False})
-    record = {"run": "r", "profile": "chest_xray", "parameters": {"phantoms": 0} | parameters, "notebooks": {}}
+    notebooks = {"06_grad_cam": {"status": explained, "title": "6", "purpose": ""}} if explained else {}
+    record = {"run": "r", "profile": "chest_xray", "parameters": {"phantoms": 0} | parameters, "notebooks": notebooks}
     storage.write_json(folder / "run.json", record)
     return BeautifulSoup(report.write_index(folder).read_text(encoding="utf-8"), "html.parser")
 
@@ -127,7 +131,8 @@ def test_each_case_shows_image_heatmap_outcome_and_a_comment(tmp_path):
     }
     unsure = case | {"outcome": "TP", "uncertain": True, "strongest": "", "probability": 0.55}
     storage.write_json(tmp_path / "cases.json", {"cases": [case, unsure]})
-    page = evaluated(tmp_path, ROWS, BAND)
+    assert not evaluated(tmp_path, ROWS, BAND, "outdated").select(".cases li")  # of another threshold, maybe
+    page = evaluated(tmp_path, ROWS, BAND, "done")
     wrong, open_ = page.select(".cases li")
     assert [image["src"] for image in wrong("img")] == ["data:image/png;base64,AA", "data:,B"]
     assert [image["alt"] for image in wrong("img")][1] == "the same with its heatmap, strongest in the lower left"
@@ -168,6 +173,7 @@ def run(tmp_path, monkeypatch):
     films += [output("display_data", {"text/html": f"<p>five</p><img src='data:image/png;base64,{FILM}'>"})]
     films += [output("display_data", {"text/html": f"<svg><image href='data:image/png;base64,{FILM}'/></svg>"})]
     films += [output("display_data", {"text/markdown": f"![x](data:image/png;base64,{FILM})"})]
+    films += [output("display_data", {"text/html": f"<p style='background:url(data:image/png;base64,{FILM})'>six</p>"})]
     plot = nbformat.v4.new_code_cell(
         "p", metadata={"tags": ["plot"]}, outputs=[output("display_data", {"image/png": PLOT})]
     )
@@ -230,17 +236,21 @@ def test_the_numbers_of_a_published_report_are_those_of_metrics_json(run):
         assert shown[report.human_name(name)] == evaluation.with_interval(test[name]).replace("(", "").replace(")", "")
 
 
-@pytest.mark.parametrize("change", ["pending", "own names"])
+@pytest.mark.parametrize("change", ["pending", "own names", "broken on purpose"])
 def test_a_report_that_is_unfinished_or_may_name_patients_is_refused(run, capsys, change):
     if change == "pending":
         record = json.loads((run / "run.json").read_text())
         record["notebooks"]["06_x"]["status"] = "outdated"
         storage.write_json(run / "run.json", record)
+    elif change == "own names":
+        table = pd.read_csv(run / "manifest.csv")
+        table.assign(patient=table["path"]).to_csv(run / "manifest.csv", index=False)
     else:
-        table = pd.read_csv(run / "splits.csv")
-        table.assign(patient=table["path"]).to_csv(run / "splits.csv", index=False)
+        record = json.loads((run / "run.json").read_text())
+        record["parameters"]["traps"] = "marker"
+        storage.write_json(run / "run.json", record)
     assert publish.main(["--report", "real"]) == 2
-    said = "--name real --resume" if change == "pending" else "may tell who a patient is"
+    said = {"pending": "--name real --resume", "own names": "may tell who a patient is"}.get(change, "on purpose")
     assert said in capsys.readouterr().err
     assert not (run.parent / "results").exists()
 
