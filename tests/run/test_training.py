@@ -278,7 +278,12 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tmp_path, cache, splits, mon
     monkeypatch.setattr(training.resumable, "_save_epoch", killed)
     with pytest.raises(Killed):
         run("killed")
+    in_hand = images_network()  # a cell that was interrupted is run again, with the classifier that it left
+    with pytest.raises(Killed):
+        notebook_code.train_stage(in_hand, "head", cache, splits, chosen, tmp_path / "cell")
     monkeypatch.undo()
+    again, _ = notebook_code.train_stage(in_hand, "head", cache, splits, chosen, tmp_path / "cell")
+    assert same_weights(again, expected)
     assert same_weights(run("killed"), expected)
     shutil.rmtree(tmp_path / "killed" / "training" / "activations")  # not needed to read off a finished stage
     assert same_weights(run("killed"), expected)
@@ -306,6 +311,16 @@ def test_another_optimizer_is_another_training_and_the_same_is_loaded(tmp_path, 
     assert losses(0.03)[1:] == first[1:]
     assert (tmp_path / "training/head/state.json").stat().st_mtime_ns == written
     assert losses(0.01)[1:] != first[1:]
+
+
+def test_another_backbone_computes_activations_of_its_own(tmp_path, cache, splits):
+    def losses(factor: float) -> list[float]:
+        classifier = images_network()
+        layer = model.backbone_layers(classifier)[0]
+        layer.set_weights([factor * weights for weights in layer.get_weights()])
+        return notebook_code.train_stage(classifier, "head", cache, splits, settings(), tmp_path)[1]["loss"].tolist()
+
+    assert losses(1.0)[1:] != losses(-1.0)[1:]
 
 
 @pytest.mark.usefixtures("graphs")

@@ -418,3 +418,11 @@ def test_a_fold_is_a_number_of_so_many_or_a_series(fold, parsed):
 def test_an_impossible_fold_is_refused(fold):
     with pytest.raises(InputError, match="is no fold; use 1/5 to 5/5"):
         make_settings("smoke", {"fold": fold})
+
+
+def test_a_folder_of_phantoms_says_which_trap_was_drawn_into_it(tmp_path):
+    (tmp_path / "phantoms.json").write_text('{"version": 3, "patients": 60, "seed": 1, "trap": "labels"}')
+    given = {"data": str(tmp_path)}
+    assert make_settings("smoke", given).traps == "labels"
+    with pytest.raises(InputError, match="traps=marker changes how phantoms are drawn: leave data out"):
+        make_settings("smoke", given | {"traps": "marker"})
