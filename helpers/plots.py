@@ -48,7 +48,7 @@ def caption(*sentences: str) -> None:
 
 def scrollable(table: pd.DataFrame) -> None:
     """Show all rows of a table, in a box that scrolls where they are many."""
-    box = '<div class="wide" style="max-height: 18em; overflow-y: auto">{}</div>'
+    box = '<div class="wide" tabindex="0" style="max-height: 18em; overflow-y: auto">{}</div>'
     display(HTML(box.format(table.to_html(index=False, float_format="{:.4f}".format))))
 
 

@@ -233,7 +233,8 @@ def write_index(folder: Path, target: Path | None = None, hide: dict[str, str] |
         found["sure"] = evaluation.certainty(
             shown["label"] == evaluation.POSITIVE, shown["probability"], band
         ).to_dict()
-        found["public"] = dataset.public_names(dataset.read_table(folder / "splits.csv", "02_preprocessing"))
+        listed = folder / "splits.csv"  # missing while notebook 02 makes it anew
+        found["public"] = listed.exists() and dataset.public_names(dataset.read_table(listed, "02_preprocessing"))
     explained = any(stem[:2] == "06" and entry.get("status") == "done" for stem, entry in record["notebooks"].items())
     cases = storage.read_json(folder / "cases.json").get("cases", []) if explained and not target else []
     found |= {"record": record, "run": record.get("run", folder.name), "banner": phantoms, "splits": splits}

@@ -692,6 +692,6 @@ def test_a_film_has_one_probability_in_every_encoding(encoding, predictor, films
     for film in films:
         encode = ENCODINGS.get(encoding, lambda one: transcoded(dicom(wide(one, 12)), encoding, tmp_path))
         expected, found = predictor.predict(saved(film)), predictor.predict(encode(film))
-        allowed = 0.02 if encoding == "JPEGExtendedProcess2_4" else 0.01  # GDCM's loss in it changes the pixels more
+        allowed = 0.05 if encoding == "JPEGExtendedProcess2_4" else 0.01  # GDCM's loss in it changes the pixels more
         assert found.probability == pytest.approx(expected.probability, abs=allowed)
         assert found.warnings == expected.warnings

@@ -103,10 +103,10 @@ def test_make_lock_would_change_nothing(tmp_path):
     """The very commands of the Makefile, on a copy; what is locked stays where it still fits the list."""
     shutil.copytree(REQUIREMENTS, tmp_path / "requirements")
     recipe = re.findall(r"^\t\$\(UV\) (pip compile .*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
-    assert len(recipe) == 2
+    assert len(recipe) == 3
     for line in recipe:
         answer = uv(*shlex.split(line.replace("$(ARGS)", "")), cwd=tmp_path)
         assert answer.returncode == 0, answer.stderr
-    for name in ("analysis.lock", "dev.lock"):
+    for name in ("analysis.lock", "dev.lock", "sweep.lock"):
         made = (tmp_path / "requirements" / name).read_text(encoding="utf-8")
         assert made == (REQUIREMENTS / name).read_text(encoding="utf-8"), f"{name}: run `make lock`"

@@ -55,7 +55,7 @@ def test_a_film_that_is_upside_down_is_told_from_one_that_is_not(films, learnt_f
         assert not ood_check.judge(upright)[1].any()
         known = upright[~outside(ood_check, upright)]
         assert ood_check.judge(known[:, ::-1])[1].all()
-        assert outside(ood_check, upright[:, ::-1]).mean() > 0.95
+        assert outside(ood_check, upright[:, ::-1]).mean() > 0.9
 
 
 def test_what_is_no_film_or_turned_otherwise_is_not_called_upside_down(ood_check, films):

@@ -523,7 +523,10 @@ def test_pretraining_changes_the_backbone_once(tmp_path, cache, monkeypatch):
 
     def backbone():
         classifier = images_network()
-        return keras.Model(classifier.inputs[0], classifier.get_layer("two_relu").output)
+        network = keras.Model(classifier.inputs[0], classifier.get_layer("two_relu").output)
+        for layer in network.layers:
+            layer.trainable = True  # as before notebook 03 puts a head on it
+        return network
 
     one, other = backbone(), backbone()
     history = training.pretrain(one, chosen, tmp_path)
