@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
 
 import keras
 import matplotlib
@@ -15,7 +14,7 @@ from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
 from tf_keras_vis.layercam import Layercam
 
-from helpers import config, evaluation, images, model, storage
+from helpers import evaluation, model
 
 # Selvaraju et al. 2017 (ICCV), Chattopadhay et al. 2018 (WACV), Jiang et al. 2021 (IEEE TIP)
 METHODS = {"Grad-CAM": Gradcam, "Grad-CAM++": GradcamPlusPlus, "LayerCAM": Layercam}
@@ -139,16 +138,29 @@ def _embedded(pixels: np.ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def write_cases(folder: Path) -> None:
-    """Write six images with their heatmaps into the run folder: cases.json, which its index shows."""
-    predictions, splits = (pd.read_csv(folder / name) for name in ("predictions.csv", "splits.csv"))
-    classifier, card = model.load(folder / "model")
-    final = "test" if (predictions["split"] == "test").any() else "validation"
-    chosen = choose_cases(predictions[predictions["split"] == final], card["threshold"], card.get("uncertain"))
-    rows = pd.Index(splits["path"]).get_indexer(chosen["path"])
-    pixels = images.load_cache(config.require_file(folder / "images.npy", "02_preprocessing"))[rows]
-    heat = heatmaps(classifier, pixels)
-    made = chosen.assign(subtype=splits["subtype"].fillna("").to_numpy()[rows], strongest=list(map(strongest, heat)))
-    made["image"] = list(map(_embedded, pixels))
-    made["heatmap"] = [_embedded(overlay(*pair)) for pair in zip(pixels, heat, strict=True)]
-    storage.write_json(folder / "cases.json", {"cases": made.drop(columns="split").to_dict("records")})
+def cases(classifier: keras.Model, pixels: np.ndarray, predictions: pd.DataFrame, card: dict) -> list[dict]:
+    """Six images with their heatmaps, for the index of a run.
+
+    Parameters
+    ----------
+    classifier : keras.Model
+        From notebook 04.
+    pixels : ndarray of uint8, (n, size, size)
+        The images of the run.
+    predictions : DataFrame, one row an image
+        Columns path, label, subtype, probability and row (its index in `pixels`).
+    card : dict
+        model.json, with its threshold and uncertain range.
+
+    Returns
+    -------
+    list of dict
+        Those of `choose_cases`, with where the heatmap is strongest, and image and heatmap as text for a page.
+    """
+    chosen = choose_cases(predictions, card["threshold"], card.get("uncertain"))
+    films = pixels[chosen["row"]]
+    heat = heatmaps(classifier, films)
+    made = chosen.assign(strongest=list(map(strongest, heat)), image=list(map(_embedded, films)))
+    made["heatmap"] = [_embedded(overlay(*pair)) for pair in zip(films, heat, strict=True)]
+    kept = ["path", "label", "subtype", "probability", "outcome", "uncertain", "strongest", "image", "heatmap"]
+    return made[kept].to_dict("records")

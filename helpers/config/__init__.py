@@ -15,8 +15,9 @@ from pathlib import Path
 
 from helpers.config.recipes import PROFILES, RECIPES
 from helpers.config.settings import AUGMENTATIONS, BACKBONES, BASIC, FEWEST_PHANTOMS, FIELDS, LABELS, SUFFIXES, TRAPS
-from helpers.config.settings import WEIGHTS, InputError, Settings, make_settings, non_default, parse_assignments
-from helpers.config.settings import expanded, list_settings, parse_fold, parse_policy, phantoms_in
+from helpers.config.settings import WEIGHTS, InputError, Settings
+from helpers.config.values import drawn_into, expanded, list_settings, make_settings, non_default, parse_assignments
+from helpers.config.values import parse_fold, parse_policy
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA = ROOT / "data"

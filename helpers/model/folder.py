@@ -77,6 +77,7 @@ def make_card(settings: Settings, fingerprint: str, public: bool) -> dict:
         "dataset_fingerprint": fingerprint,
         "phantoms": settings.phantoms > 0,
         "public": public,
+        "traps": settings.traps,
         "versions": config.versions(),
         "threshold": None,
         "threshold_policy": None,

@@ -81,8 +81,8 @@ def make_plan(args: argparse.Namespace, name: str) -> Plan:
         raise InputError(
             f"reports/{name} was made with profile {base.profile}, not {args.profile}: give another --name."
         )
-    if overrides.get("data") and "phantoms" not in overrides:  # a folder was named: read it, draw nothing into it
-        overrides["phantoms"] = config.phantoms_in(config.ROOT / overrides["data"])
+    if overrides.get("data"):  # a folder was named: read it, draw nothing into it
+        overrides = config.drawn_into(config.ROOT / overrides["data"], overrides) | overrides
     settings = config.make_settings(overrides=overrides, base=base, named=record.get("changed", ()) if record else ())
     changed = [key for key in overrides if getattr(settings, key) != getattr(base, key)]
 

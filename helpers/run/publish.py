@@ -44,7 +44,6 @@ def publish(run: str, target: Path) -> None:
     numbers = dataset.shared_numbers(manifest)
     sizes = manifest.loc[~manifest["excluded"], ["width", "height"]].drop_duplicates().astype(int).to_numpy().tolist()
     splits = dataset.read_table(folder / "splits.csv", "02_preprocessing")
-    explained = any(stem[:2] == "06" and entry.get("status") == "done" for stem, entry in entries.items())
     made = {stem[:2]: provenance.commit_of(entry) for stem, entry in entries.items() if "03" <= stem[:2] <= "05"}
     certain = {
         name: evaluation.certainty(part["label"] == "PNEUMONIA", part["probability"], card["uncertain"])
@@ -56,7 +55,7 @@ def publish(run: str, target: Path) -> None:
     about |= {"numbers": numbers.loc["bare number"], "size_of_copies": sizes[0] if len(sizes) == 1 else None}
     about |= {"within": numbers.loc["patient (number and subtype)", "in both"]}
     about |= {"tables": "\n\n".join(_table(name, part) for name, part in card["metrics"].items())}
-    about |= {"heatmaps": storage.read_json(folder / "explanations.json") if explained else {}}
+    about |= {"heatmaps": storage.read_json(folder / "explanations.json") if state.explained(record) else {}}
     text = report.write("model_card.md.j2", **about)
     model.copy(folder / "model", target)
     storage.write_text(target / "MODEL_CARD.md", text)

@@ -235,10 +235,8 @@ def write_index(folder: Path, target: Path | None = None, hide: dict[str, str] |
         ).to_dict()
         listed = folder / "splits.csv"  # missing while notebook 02 makes it anew
         found["public"] = listed.exists() and dataset.public_names(dataset.read_table(listed, "02_preprocessing"))
-    explained = any(
-        stem[:2] == "06" and entry.get("status") == "done" for stem, entry in record.get("notebooks", {}).items()
-    )
-    cases = storage.read_json(folder / "cases.json").get("cases", []) if explained and not target else []
+    shows = state.explained(record) and not target
+    cases = storage.read_json(folder / "cases.json").get("cases", []) if shows else []
     found |= {"record": record, "run": record.get("run", folder.name), "banner": phantoms, "splits": splits}
     found |= {"notebooks": notebooks, "last": provenance.commit_of(record.get("git") or {}), "cost": cost}
     found |= {"parameters": parameters, "stale": state.unevaluated(record, folder), "cases": cases}

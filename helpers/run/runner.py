@@ -115,7 +115,8 @@ class Run:
             if failure:
                 failure["message"] = report.hidden(failure["message"], self.hide)
                 failure["advice"] = f"After mending that, go on with: {_go_on(self.plan.name)}"
-            self.publish(stem, aside, failure)
+                private = self.hide | {str(config.REPORTS): "reports"}
+            self.publish(stem, aside, failure and report.hidden(dict(failure), private))
         except BaseException:
             entry["status"] = "interrupted"
             with contextlib.suppress(OSError):
@@ -125,7 +126,7 @@ class Run:
         entry |= {"seconds": round(time.monotonic() - begun, 1), "peak_memory": memory["peak"]}
         entry |= (self.record["git"] or {"commit": None}) | {key: self.record[key] for key in ("lock", "versions")}
         if failure:
-            entry |= {"status": "failed", "failure": failure}
+            entry |= {"status": "failed", "failure": report.hidden(dict(failure), private)}
         else:
             wrote = state.written(self.folder, stem[:2])
             entry |= {"status": "done", "key": parts.pop("key"), "inputs": parts, "wrote": wrote, "helpers": helpers}

@@ -141,6 +141,11 @@ def evaluated(record: dict, folder: Path) -> bool:
     return any(stem.startswith("05") for stem in record["notebooks"]) and not unevaluated(record, folder)
 
 
+def explained(record: dict) -> bool:
+    """Whether notebook 06 is done, and of the predictions that are there."""
+    return any(stem[:2] == "06" and one.get("status") == "done" for stem, one in record.get("notebooks", {}).items())
+
+
 def finished(run: str) -> tuple[Path, dict]:
     """Folder and run.json of the run `run`; InputError where there is none, or it is not `evaluated`."""
     folder = config.run_folder(run)

@@ -170,6 +170,12 @@ def test_activations_that_were_interrupted_are_made_again(tmp_path, cache, monke
     assert not list((tmp_path / "kept").glob("*.part"))
 
 
+def validation_figures(classifier: keras.Model, cache: np.ndarray, splits: pd.DataFrame) -> dict[str, float]:
+    """val_loss and val_auc of a whole classifier on the validation images as they are."""
+    rows, *about = training.training_parts(splits)["validation"]
+    return training.binary_validation(lambda: training.viewed_batches(cache, rows), *about)(classifier)
+
+
 def weights_by_layer(classifier: keras.Model) -> dict[str, list[np.ndarray]]:
     return {layer.name: layer.get_weights() for layer in classifier.layers if layer.weights}
 
@@ -180,13 +186,13 @@ def test_both_ways_to_train_move_what_may_move_and_learn(tmp_path, cache, splits
     classifier, chosen = images_network(), settings(cached_views=views, **still)
     for stage, moving in (("head", {"dense", "logit"}), ("fine_tuning", {"two", "dense", "logit"})):
         before = weights_by_layer(classifier)
-        figures = training.validation_figures(classifier, cache, splits)
+        figures = validation_figures(classifier, cache, splits)
         trained, history = notebook_code.train_stage(classifier, stage, cache, splits, chosen, tmp_path)
         after = weights_by_layer(trained)
         same = {n for n in before if all(np.array_equal(a, b) for a, b in zip(before[n], after[n], strict=True))}
         assert set(before) - same == moving
         assert history["val_loss"].iloc[0] == pytest.approx(figures["val_loss"], abs=2e-3)
-        kept = training.validation_figures(trained, cache, splits)
+        kept = validation_figures(trained, cache, splits)
         assert kept["val_loss"] == pytest.approx(history["val_loss"].min(), abs=2e-3)
         assert kept["val_loss"] < figures["val_loss"]
         stored = tmp_path / "training" / "activations"
@@ -658,7 +664,7 @@ def test_training_in_16_bits_learns_and_its_model_computes_in_float32(
 ):
     monkeypatch.setattr(training.stages, "precision", lambda chosen: policy)
     classifier, chosen, seen = images_network(), settings(cached_views=views), []
-    figures = training.validation_figures(classifier, cache, splits)
+    figures = validation_figures(classifier, cache, splits)
     fit = training.stages.fit
 
     def watched(network, *rest):
@@ -671,7 +677,7 @@ def test_training_in_16_bits_learns_and_its_model_computes_in_float32(
         classifier, _ = notebook_code.train_stage(classifier, stage, cache, splits, chosen, tmp_path)
     scaled = "LossScaleOptimizer" if policy == "mixed_float16" else "Adam"
     assert seen[-1] == (policy.removeprefix("mixed_"), "float32", "float32", scaled)
-    assert training.validation_figures(classifier, cache, splits)["val_loss"] < figures["val_loss"]
+    assert validation_figures(classifier, cache, splits)["val_loss"] < figures["val_loss"]
     model.save(classifier, tmp_path, {})
     loaded, _ = model.load(tmp_path)
     assert {layer.compute_dtype for layer in (*classifier.layers, *loaded.layers)} == {"float32"}

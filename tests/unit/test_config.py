@@ -424,5 +424,5 @@ def test_a_folder_of_phantoms_says_which_trap_was_drawn_into_it(tmp_path):
     (tmp_path / "phantoms.json").write_text('{"version": 3, "patients": 60, "seed": 1, "trap": "labels"}')
     given = {"data": str(tmp_path)}
     assert make_settings("smoke", given).traps == "labels"
-    with pytest.raises(InputError, match="traps=marker changes how phantoms are drawn: leave data out"):
+    with pytest.raises(InputError, match="traps=marker, but the dataset was drawn with traps=labels"):
         make_settings("smoke", given | {"traps": "marker"})

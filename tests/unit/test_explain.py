@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import shutil
 
 import keras
 import matplotlib
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers import explain, model, storage
+from helpers import explain, model
 from helpers.config import make_settings
 from tests import notebook_code
 from tests.conftest import planted_film
@@ -207,16 +206,13 @@ def test_where_a_heatmap_is_strongest_is_said_in_words(place, said):
     assert explain.strongest(heat) == said
 
 
-def test_cases_hold_the_image_and_a_heatmap_over_the_planted_spot(planted_folder, tmp_path):
+def test_cases_hold_the_image_and_a_heatmap_over_the_planted_spot(planted_folder):
     places = {"upper left": (2, 2), "upper right": (2, 22), "lower left": (22, 2), "lower right": (22, 22)}
     films = np.stack([planted_film(spot, seed=row) for row, spot in enumerate([*places.values(), None, None])])
     table = answers(*[(ILL, 0.9 + row / 100) for row in range(4)], (WELL, 0.1), (WELL, 0.2)).assign(subtype="virus")
-    table.drop(columns="probability").iloc[::-1].to_csv(tmp_path / "splits.csv", index=False)
-    np.save(tmp_path / "images.npy", films[::-1])
-    table.drop(columns="subtype").to_csv(tmp_path / "predictions.csv", index=False)
-    shutil.copytree(planted_folder, tmp_path / "model")
-    explain.write_cases(tmp_path)
-    cases = {case["path"]: case for case in storage.read_json(tmp_path / "cases.json")["cases"]}
+    table["row"] = range(5, -1, -1)
+    found = explain.cases(*model.load(planted_folder)[:1], films[::-1], table, model.read_card(planted_folder))
+    cases = {case["path"]: case for case in found}
     assert set(cases) == set(table["path"])
     for film, path, where in zip(films[:4], table["path"][:4], places, strict=True):
         image, heatmap = (
