@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from helpers.config import InputError
-from helpers.evaluation.intervals import paired_differences
+from helpers.evaluation.differences import paired_differences
 from helpers.evaluation.metrics import checked, measure
 
 

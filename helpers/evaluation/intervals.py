@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import norm
 
 from helpers.config import InputError
 from helpers.evaluation.metrics import METRICS, Values, checked, number, weighted
@@ -71,7 +69,7 @@ def _least_ece(gaps: np.ndarray, drawn: np.ndarray) -> float:
     return 0.0 if surplus(0) >= 0 else found * (brentq(surplus, 0, 1) if surplus(1) > 0 else 1.0)
 
 
-def _estimates(
+def estimates(
     labels: ArrayLike, probabilities: ArrayLike, threshold: float, patients: Iterable, resamples: int, seed: int
 ) -> tuple[dict[str, Values], dict[str, np.ndarray], dict[str, int]]:
     """`bootstrap`'s result, the values (resamples,) of each metric that it rests on, and of how many patients it is.
@@ -147,10 +145,10 @@ def bootstrap(
     >>> {name: round(number, 2) for name, number in found["auc"].items()}
     {'value': 0.89, 'low': 0.24, 'high': 1.0}
     """
-    return _estimates(labels, probabilities, threshold, patients, resamples, seed)[0]
+    return estimates(labels, probabilities, threshold, patients, resamples, seed)[0]
 
 
-def _means(values: ArrayLike, patients: Iterable, resamples: int, seed: int) -> tuple[dict, np.ndarray, int]:
+def means_drawn(values: ArrayLike, patients: Iterable, resamples: int, seed: int) -> tuple[dict, np.ndarray, int]:
     """`mean_interval`'s result, the means (resamples,) that it rests on, and how many patients there are."""
     values = np.asarray(values, np.float64)
     patient = _patient_numbers(patients, values.size)
@@ -188,184 +186,7 @@ def mean_interval(values: ArrayLike, patients: Iterable, resamples: int, seed: i
     >>> mean_interval([1] * 20, range(20), resamples=1000, seed=1)  # of 20 patients, 0.025 ** (1 / 20)
     {'value': 1.0, 'low': 0.831..., 'high': 1.0}
     """
-    return _means(values, patients, resamples, seed)[0]
-
-
-def mean_difference(
-    one: ArrayLike, other: ArrayLike, patients: Iterable, resamples: int, seed: int
-) -> dict[str, float]:
-    """Mean of `other` minus that of `one`, of the same images, with its 95% interval from resampling patients.
-
-    Parameters
-    ----------
-    one, other : array of bool, or of float in [0, 1], shape (n,)
-        As in `mean_interval`.
-    patients, resamples, seed
-        As in `bootstrap`.
-
-    Returns
-    -------
-    dict
-        "difference", "low", "high" and "p", as in `paired_differences`.
-
-    Raises
-    ------
-    InputError
-        As `mean_interval`.
-    """
-    (a, drawn_a, count), (b, drawn_b, _) = (_means(values, patients, resamples, seed) for values in (one, other))
-    return _difference(a, b, drawn_a, drawn_b, count)
-
-
-def paired_differences(
-    labels: ArrayLike,
-    one: tuple[ArrayLike, float],
-    other: tuple[ArrayLike, float],
-    patients: Iterable,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, Values]:
-    """Metrics of `other` minus those of `one`, on the same images, with 95% intervals from resampling patients.
-
-    Parameters
-    ----------
-    labels, patients, resamples, seed
-        As in `bootstrap`. Both are resampled alike, so that what is hard for both cancels (paired cluster bootstrap).
-    one, other : tuple of array (n,) and float
-        Probabilities of the images, and the threshold.
-
-    Returns
-    -------
-    dict
-        Each of METRICS -> {"difference", "low", "high", "p"}. Resamples are carried over to the logit scale before
-        they are subtracted; the interval is their percentiles. Where one metric does not vary, as at exactly 1, the
-        intervals of both are combined instead (MOVER); where their difference does not, as between equal decisions,
-        the rule of `logit_interval` holds. p is twice the smaller proportion of resamples on either side of 0, and at
-        least 1 / `resamples`; without resamples, from the interval. All are None where a metric is undefined; the ECE
-        has a difference only, since chance adds to both in unknown measure.
-
-    Raises
-    ------
-    InputError
-        As `bootstrap`.
-
-    References
-    ----------
-    Zou and Donner (2008), Construction of confidence limits about effect measures: a general approach, Statistics in
-    Medicine 27 (MOVER). Altman and Bland (2011), How to obtain the P value from a confidence interval, BMJ 343.
-    """
-    sides = [_estimates(labels, p, threshold, patients, resamples, seed) for p, threshold in (one, other)]
-    return _differences(sides, resamples)
-
-
-def _differences(sides: list[tuple[dict, dict, dict]], resamples: int) -> dict[str, Values]:
-    """`paired_differences` between two results of `_estimates` or `_pooled`."""
-    result: dict[str, Values] = {}
-    for name in METRICS:
-        (a, drawn_a, patients_a), (b, drawn_b, patients_b) = ((v[name], d[name], n[name]) for v, d, n in sides)
-        kept = np.isfinite(drawn_a) & np.isfinite(drawn_b)
-        result[name] = dict.fromkeys(("difference", "low", "high", "p"))
-        if None not in (a["low"], b["low"]) and 2 * kept.sum() >= resamples:
-            result[name] = _difference(a, b, drawn_a[kept], drawn_b[kept], min(patients_a, patients_b))
-    result["ece"] |= {"low": None, "high": None, "p": None}
-    return result
-
-
-class Run(NamedTuple):
-    """What a run answered; all but `resampling` as in `bootstrap`."""
-
-    labels: ArrayLike
-    probabilities: ArrayLike
-    threshold: float
-    patients: Iterable
-    resampling: int  # a seed: the same for runs on the same images, whose patients are then drawn alike
-
-
-def _pooled(runs: Sequence[Run], resamples: int) -> tuple[dict[str, Values], dict[str, np.ndarray], dict[str, int]]:
-    """As `_estimates`, of the means of metrics over runs; their values with "least" and "most" of the runs."""
-    parts = [_estimates(*run[:4], resamples, run.resampling) for run in runs]
-    different = {run.resampling: part for run, part in zip(runs, parts, strict=True)}.values()
-    values: dict[str, Values] = {}
-    drawn: dict[str, np.ndarray] = {}
-    fewest = {name: sum(part[2][name] for part in different) for name in METRICS}
-    for name in METRICS:
-        single = np.array([part[0][name]["value"] for part in parts], float)
-        drawn[name] = np.mean([part[1][name] for part in parts], axis=0)
-        value, low, high = single.mean(), np.nan, np.nan
-        known = drawn[name][np.isfinite(drawn[name])]
-        if np.isfinite(value) and 2 * known.size >= resamples and name != "ece":
-            low, high = logit_interval(value, known.std(), fewest[name])
-        found = {"value": value, "low": low, "high": high, "least": single.min(), "most": single.max()}
-        values[name] = {key: number(each) for key, each in found.items()}
-    return values, drawn, fewest
-
-
-def mean_over_runs(runs: Sequence[Run], resamples: int = 1000) -> dict[str, Values]:
-    """Means of metrics over runs, such as seeds, with their range and 95% intervals from resampling patients.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        At least one.
-    resamples : int
-        As in `bootstrap`.
-
-    Returns
-    -------
-    dict
-        Each of METRICS -> {"value", "low", "high", "least", "most"}. In a resample every run sees the same patients, so
-        the interval says what other patients would change; least and most say what other seeds did. The ECE has no
-        interval, since chance adds to it.
-
-    Raises
-    ------
-    InputError
-        As `bootstrap`.
-    """
-    return _pooled(runs, resamples)[0]
-
-
-def group_differences(ones: Sequence[Run], others: Sequence[Run], resamples: int = 2000) -> dict[str, Values]:
-    """Mean metrics of `others` minus those of `ones`, such as the seeds of two recipes, paired by patient.
-
-    Parameters
-    ----------
-    ones, others : sequence of Run
-        Of the same images, run by run.
-    resamples : int
-        As in `bootstrap`.
-
-    Returns
-    -------
-    dict
-        As from `paired_differences`.
-    """
-    return _differences([_pooled(ones, resamples), _pooled(others, resamples)], resamples)
-
-
-def _difference(a: dict, b: dict, drawn_a: np.ndarray, drawn_b: np.ndarray, patients: int) -> dict[str, float]:
-    """`b` minus `a`, each "value", "low" and "high" with its resamples: "difference", "low", "high" and "p"."""
-    difference = b["value"] - a["value"]
-    likely_a, likely_b = _on_logit_scale(a["value"], drawn_a), _on_logit_scale(b["value"], drawn_b)
-    if (drawn_b - drawn_a).std() < 1e-12 and 0 < a["value"] < 1:
-        low, high = np.array(logit_interval((1 + difference) / 2, 0.0, patients)) * 2 - 1
-        p = 1.0
-    elif likely_a is not None and likely_b is not None:
-        change = likely_b - likely_a
-        low, high = np.percentile(change, [2.5, 97.5])
-        p = np.clip(2 * min((change <= 0).mean(), (change >= 0).mean()), 1 / change.size, 1)
-    else:
-        low = difference - np.hypot(b["value"] - b["low"], a["high"] - a["value"])
-        high = difference + np.hypot(b["high"] - b["value"], a["value"] - a["low"])
-        p = 2 * norm.sf(Z * abs(difference) / max(difference - low, high - difference))
-    return {"difference": difference, "low": float(low), "high": float(high), "p": float(p)}
-
-
-def _on_logit_scale(value: float, drawn: np.ndarray) -> np.ndarray | None:
-    """Resamples whose deviations from `value` are carried over to the logit scale; None where they do not vary."""
-    if drawn.std() < 1e-12 or not 0 < value < 1:
-        return None
-    return expit(logit(value) + (drawn - value) / (value * (1 - value)))
+    return means_drawn(values, patients, resamples, seed)[0]
 
 
 def predictive_values(sensitivity: dict, specificity: dict, prevalence: float) -> tuple[dict, dict]:

@@ -27,18 +27,13 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Download, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Download, Locator, Page, expect
 
 from helpers import config, model, predict
 from helpers.page import app, upload
 from helpers.serve import server
 from tests.conftest import dicom, make_clone, planted_film
 from tests.page.proxy import proxied
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if not CHROMIUM and not os.environ.get("REQUIRE_BROWSER"):
-    pytest.skip("there is no Chromium on this machine to open the page with", allow_module_level=True)
-
 
 SICK, HEALTHY = planted_film((2, 20), 96), planted_film(None, 96)
 PATIENT = "Doe^Jane"
@@ -110,14 +105,6 @@ def address(folder) -> Iterator[str]:
     """The page, served from a clone that has no dataset and no run, on a free port."""
     with served(folder.parent.parent, "helpers.serve") as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def status(url: str, headers: dict[str, str] | None = None) -> int:

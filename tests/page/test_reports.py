@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if not CHROMIUM and not os.environ.get("REQUIRE_BROWSER"):
-    pytest.skip("there is no Chromium on this machine to open the pages with", allow_module_level=True)
+from playwright.sync_api import Page
 
 MOST_SHEETS = {"index": 4, "05_evaluation": 16, "06_grad_cam": 12}
 OUTSIDE = """() => [...document.querySelectorAll('main *')].filter(e => !e.closest('.wide, pre, .symbols')
     && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 90))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=MOST_SHEETS)

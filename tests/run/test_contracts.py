@@ -314,7 +314,7 @@ def test_model_folder_is_whole(smoke):
     card = load(smoke.folder / "model" / "model.json")
     wanted = {"format", "labels", "input_size", "threshold", "threshold_policy", "calibration", "backbone"}
     wanted |= {"weights_origin", "dataset_fingerprint", "metrics", "versions", "sha256", "phantoms"}
-    wanted |= {"uncertain", "certain", "operating_points", "guard_sha256", "public"}  # beyond the contract
+    wanted |= {"uncertain", "certain", "operating_points", "guard_sha256", "public", "traps"}  # beyond the contract
     assert set(card) == wanted
     assert card["uncertain"][0] <= card["threshold"] <= card["uncertain"][1]
     assert card["guard_sha256"] == hashlib.sha256((smoke.folder / "model" / "guard.npz").read_bytes()).hexdigest()
