@@ -99,7 +99,10 @@ def measure(classifier, head, pixels, splits, root, rows, settings, folder) -> d
     found |= {"gain": gain["difference"], "gain, low": gain["low"]}
     swapped, tenth = [], np.full((len(of), 4), 0.1, np.float32)
     for same in (True, False):
-        around = pixels[of][explain.draw_donors(sick[of], same, settings.seed)]
+        random, donors = np.random.default_rng(settings.seed), np.zeros(len(of), int)  # as in notebook 06
+        for receiving in (~sick[of], sick[of]):
+            donors[receiving] = random.choice(np.flatnonzero(receiving == same), receiving.sum())
+        around = pixels[of][donors]
         changed = training.swap_edges(pixels[of][..., None], tenth, around[..., None]).numpy()[..., 0]
         logits = training.predict_logits(classifier, changed, np.arange(len(of)))
         swapped.append((evaluation.calibrate(logits, calibration), threshold))
