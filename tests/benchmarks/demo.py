@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import config, dataset, evaluation, explain, model, page, phantom, training
+from tests import notebook_code
 
 INSTRUCTIONS: dict[str, dict[str, str]] = {
     "as they are": {},
@@ -65,11 +66,11 @@ def train(settings: config.Settings, folder: Path) -> dict[str, float]:
     found["probe, random"] = training.linear_probe(backbone, pixels, splits)
     training.pretrain(backbone, settings, folder)
     found["probe, pre-trained"] = training.linear_probe(backbone, pixels, splits)
-    classifier = model.add_head(backbone, settings)
-    classifier, _ = training.train_stage(classifier, "head", pixels, splits, settings, folder)
+    classifier = notebook_code.add_head(backbone, settings)
+    classifier, _ = notebook_code.train_stage(classifier, "head", pixels, splits, settings, folder)
     rows = {part: np.flatnonzero(splits["split"] == part) for part in ("validation", "test")}
     head = training.predict_logits(classifier, pixels, rows["validation"])
-    classifier, _ = training.train_stage(classifier, "fine_tuning", pixels, splits, settings, folder)
+    classifier, _ = notebook_code.train_stage(classifier, "fine_tuning", pixels, splits, settings, folder)
     found["seconds of processor"] = time.process_time() - start
     model.save(classifier, folder / "model", model.make_card(settings, "", True))
     return found | measure(classifier, head, pixels, splits, root, rows, settings, folder)
