@@ -35,7 +35,7 @@ reports: $(READY) ## run the seven notebooks into reports/demo (or PROFILE=chest
 	$(PY) -m helpers.run --profile $(PROFILE) $(ARGS)
 
 test: $(DEV_READY) ## run all tests
-	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(DEV_READY) ## run the unit tests: the loop while you write
 	$(PY) -m pytest -n 2 --dist loadfile tests/unit $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import struct
@@ -150,6 +151,7 @@ def run_lengths(*segments: bytes) -> bytes:
     return struct.pack(f"<{len(segments) + 1}L", len(segments), *starts).ljust(64, b"\0") + b"".join(segments)
 
 
+@functools.cache
 def many_scans(scans: int = 500) -> bytes:
     """A progressive JPEG that asks for its last pass over the pixels so often."""
     whole = saved(Image.new("L", (SIDE, SIDE), 9), "JPEG", progressive=True)
