@@ -95,8 +95,10 @@ def truth(frame: pd.DataFrame, threshold: float) -> dict[str, float]:
     one, other = (evaluation.measure(positive, frame[name], threshold) for name in ("probability", "other"))
     found = dict(one)
     found |= {f"sensitivity, {k}": (part["probability"] >= threshold).mean() for k, part in ill.groupby("subtype")}
-    rates = ({"value": one[name], "low": None, "high": None} for name in ("sensitivity", "specificity"))
-    rare = zip(("precision", "NPV"), evaluation.predictive_values(*rates, RARE), strict=True)
+    sensitivity, specificity = (
+        {"value": one[name], "low": None, "high": None} for name in ("sensitivity", "specificity")
+    )
+    rare = zip(("precision", "NPV"), evaluation.predictive_values(sensitivity, specificity, RARE), strict=True)
     found |= {f"{name} where {RARE:.0%} have it": metric["value"] for name, metric in rare}
     hits = ill["probability"] >= 0.9
     found |= {"mean of hits": hits.mean(), "difference of hits": (ill["other"] >= 0.9).mean() - hits.mean()}
@@ -116,8 +118,8 @@ def intervals(frame: pd.DataFrame, threshold: float, seed: int) -> dict[str, dic
     hits, resampling = ill["probability"] >= 0.9, (ill["patient"], RESAMPLES, seed)
     found["mean of hits"] = evaluation.mean_interval(hits, *resampling)
     found["difference of hits"] = evaluation.mean_difference(hits, ill["other"] >= 0.9, *resampling)
-    pair = ((frame[name], threshold) for name in ("probability", "other"))
-    differences = evaluation.paired_differences(positive, *pair, frame["patient"], RESAMPLES, seed)
+    one, other = ((frame[name], threshold) for name in ("probability", "other"))
+    differences = evaluation.paired_differences(positive, one, other, frame["patient"], RESAMPLES, seed)
     return found | {f"difference of {name}": differences[name] for name in evaluation.METRICS if name != "ece"}
 
 

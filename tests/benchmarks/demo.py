@@ -107,7 +107,7 @@ def measure(classifier, head, pixels, splits, root, rows, settings, folder) -> d
         changed = training.swap_edges(pixels[of][..., None], tenth, around[..., None]).numpy()[..., 0]
         logits = training.predict_logits(classifier, changed, np.arange(len(of)))
         swapped.append((evaluation.calibrate(logits, calibration), threshold))
-    edges = evaluation.paired_differences(sick[of], *swapped, *resampling)["auc"]
+    edges = evaluation.paired_differences(sick[of], swapped[0], swapped[1], *resampling)["auc"]
     found |= {"edges": edges["difference"], "edges, high": edges["high"]}
     ill = rows["test"][sick[rows["test"]]]
     masks = phantom.masks(root, splits["path"].to_numpy()[ill], settings.image_size)

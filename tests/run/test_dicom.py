@@ -302,11 +302,12 @@ def test_bits_of_an_overlay_are_no_grey():
 def test_what_an_enhanced_object_says_of_its_frames_is_applied():
     def macros(film: pydicom.Dataset) -> None:
         groups = pydicom.Dataset()
-        for name, elements in {
+        sequences: dict[str, dict] = {
             "FrameVOILUTSequence": {"WindowCenter": 1048, "WindowWidth": 4096},
             "PixelValueTransformationSequence": {"RescaleSlope": 1, "RescaleIntercept": -1000},
             "PixelMeasuresSequence": {"PixelSpacing": [0.2, 0.1]},
-        }.items():
+        }
+        for name, elements in sequences.items():
             item = pydicom.Dataset()
             for element, value in elements.items():
                 setattr(item, element, value)
