@@ -15,8 +15,7 @@ SUFFIXES = (
 WEIGHTS = ("imagenet", "none", "phantoms")  # what the setting of that name can be instead of a file
 FEWEST_PHANTOMS = 20  # patients: with fewer, a split lacks a class or a subtype
 BACKBONES = (
-    "ResNet50", "DenseNet121", "EfficientNetV2B0", "EfficientNetLite0", "EfficientNetLite0Short", "MobileNetV3Large",
-    "Xception", "SmallCNN",
+    "ResNet50", "DenseNet121", "EfficientNetV2B0", "EfficientNetLite0", "MobileNetV3Large", "Xception", "SmallCNN",
 )  # fmt: skip
 
 
@@ -65,7 +64,7 @@ class Settings:
 
     backbone: str = _setting("ResNet50", "03", "network that turns pixels into features", choices=BACKBONES)
     weights: str = _setting(
-        "imagenet", "03", "start of the backbone: imagenet, none, phantoms (demo), or a .weights.h5 or model.keras file"
+        "imagenet", "03", "start of the backbone: imagenet, none, phantoms (demo), or a .weights.h5 file"
     )
     pretraining_phantoms: int = _setting(0, "03", "phantoms that weights=phantoms first trains on", 0, 20_000)
     pretraining_epochs: int = _setting(0, "03", "epochs of that", 0, 500)

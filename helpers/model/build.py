@@ -34,12 +34,6 @@ def small_cnn(
     return network
 
 
-def efficientnet_lite0_short(**given) -> keras.Model:
-    """EfficientNet-Lite0 without its last stage and 1280 features: 2.4 M of its 3.4 M weights, called like it."""
-    whole = efficientnet_lite0(**given)
-    return keras.Model(whole.inputs, whole.get_layer("blocks.14.add").output, name="efficientnet_lite0_short")
-
-
 # name -> (constructor, what its preprocess_input does: pixel * scale + offset, channels red, green, blue)
 _BACKBONES: dict[str, tuple[Callable, object, object]] = {
     # ResNet50 wants blue, green, red with ImageNet's mean taken off; the three channels of a radiograph are equal
@@ -52,7 +46,6 @@ _BACKBONES: dict[str, tuple[Callable, object, object]] = {
     "EfficientNetV2B0": (keras.applications.EfficientNetV2B0, 1.0, 0.0),  # scales inside
     "MobileNetV3Large": (keras.applications.MobileNetV3Large, 1.0, 0.0),  # scales inside
     "EfficientNetLite0": (efficientnet_lite0, 1 / 128, -127 / 128),
-    "EfficientNetLite0Short": (efficientnet_lite0_short, 1 / 128, -127 / 128),
     "Xception": (keras.applications.Xception, 1 / 127.5, -1.0),
     "SmallCNN": (small_cnn, 1 / 127.5, -1.0),
 }
@@ -82,14 +75,7 @@ def _pretrained(settings: Settings) -> keras.Model | None:
     if not file.is_file():
         raise InputError(f"setting weights={weights} is neither imagenet, none, phantoms nor a file that exists.")
     try:
-        if file.suffix != ".keras":
-            return constructor(include_top=False, weights=str(file), input_shape=shape)
-        trained = keras.saving.load_model(file, compile=False, safe_mode=True)
-        backbone = constructor(include_top=False, weights=None, input_shape=shape)
-        for layer in backbone.layers:
-            if layer.weights:
-                layer.set_weights(trained.get_layer(layer.name).get_weights())
-        return backbone
+        return constructor(include_top=False, weights=str(file), input_shape=shape)
     except Exception as error:  # h5py and keras raise several kinds
         raise InputError(f"{file} does not hold weights of {settings.backbone}: {first_line(error)}") from error
 

@@ -133,18 +133,6 @@ def test_weights_from_a_file_land_in_the_backbone(tmp_path):
         assert np.array_equal(one, other)
 
 
-def test_a_model_of_a_run_gives_its_weights_by_layer_to_a_shorter_backbone(tmp_path):
-    whole = built("EfficientNetLite0")
-    whole.save(tmp_path / "model.keras")
-    chosen = settings(backbone="EfficientNetLite0Short", weights=str(tmp_path / "model.keras"))
-    short = model.build_backbone(chosen)
-    assert short.output.shape[1:] == (2, 2, 192)  # 32 times smaller than the image
-    assert short.count_params() < 2.4e6
-    for layer in short.layers:
-        for one, other in zip(layer.get_weights(), whole.get_layer(layer.name).get_weights(), strict=True):
-            assert np.array_equal(one, other)
-
-
 def test_weights_of_another_network_are_refused(tmp_path):
     file = tmp_path / "other.weights.h5"
     keras.Sequential([layers.Input((4,)), layers.Dense(3)]).save_weights(file)
@@ -165,9 +153,6 @@ def test_a_weights_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "text.weights.h5").write_text("not HDF5")
     with pytest.raises(InputError, match="does not hold weights of SmallCNN"):
         model.build_backbone(settings(backbone="SmallCNN", weights=str(tmp_path / "text.weights.h5")))
-    built("EfficientNetLite0").save(tmp_path / "model.keras")
-    with pytest.raises(InputError, match=r"model\.keras does not hold weights of SmallCNN: No such layer"):
-        model.build_backbone(settings(backbone="SmallCNN", weights=str(tmp_path / "model.keras")))
     with pytest.raises(InputError, match="neither imagenet, none, phantoms nor a file that exists"):
         model.build_backbone(settings(backbone="SmallCNN", weights=str(tmp_path / "none.weights.h5")))
 
