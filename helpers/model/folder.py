@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from helpers import config, storage
 from helpers.config import InputError, Settings
@@ -63,6 +65,23 @@ def load(folder: Path) -> tuple[keras.Model, dict]:
         return keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True), card
     except Exception as error:  # zipfile, h5py and keras raise several kinds
         raise InputError(f"{folder / 'model.keras'} cannot be loaded: {first_line(error)}") from error
+
+
+def shrink(folder: Path) -> None:
+    """Round the kernels of a model folder to 12 of their 23 binary digits, and pack the file. InputError as `load`."""
+    classifier, card = load(folder)
+    for weight in classifier.weights:
+        if weight.ndim > 1:
+            bits = weight.numpy().view(np.uint32) + np.uint32(1 << 10)
+            weight.assign((bits & np.uint32(0xFFFFF800)).view(np.float32))
+    loose, packed = folder / "part.keras", folder / "packed.part"
+    classifier.save(loose)
+    with zipfile.ZipFile(loose) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    loose.unlink()
+    storage.put(packed, folder / "model.keras")
+    write_card(folder, card)
 
 
 def make_card(settings: Settings, fingerprint: str, public: bool) -> dict:

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from helpers import config, dataset, evaluation, model, storage
@@ -21,7 +22,7 @@ MOST_BYTES = 12_000_000
 
 
 def publish(run: str, target: Path) -> None:
-    """Copy reports/`run`/model to `target` and write MODEL_CARD.md and predictions.csv beside it.
+    """Copy reports/`run`/model to `target`, packed, and write MODEL_CARD.md and predictions.csv beside it.
 
     InputError where the run has not been evaluated on test images, is of phantoms or of a saved model, or its model is
     above 12 MB.
@@ -34,9 +35,6 @@ def publish(run: str, target: Path) -> None:
         raise InputError(f"reports/{run} was not trained on the public dataset: the card would say what is not so.")
     if record["parameters"].get("model"):
         raise InputError(f"reports/{run} evaluates a saved model: publish the run that trained it.")
-    size = sum((folder / "model" / name).stat().st_size for name in ("model.keras", model.ood.FILE))
-    if size > MOST_BYTES:
-        raise InputError(f"the model of reports/{run} has {size / 1e6:.1f} MB; a clone takes {MOST_BYTES / 1e6:.0f}.")
     settings, command, entries = state.recorded_settings(record), record["command"], record["notebooks"]
     command = report.hidden(command, provenance.private_paths(settings, published=True))
     predictions = dataset.read_table(folder / "predictions.csv", "05_evaluation")
@@ -57,7 +55,16 @@ def publish(run: str, target: Path) -> None:
     about |= {"tables": "\n\n".join(_table(name, part) for name, part in card["metrics"].items())}
     about |= {"heatmaps": storage.read_json(folder / "explanations.json") if state.explained(record) else {}}
     text = report.write("model_card.md.j2", **about)
-    model.copy(folder / "model", target)
+    with tempfile.TemporaryDirectory() as name:
+        small = Path(name)
+        model.copy(folder / "model", small)
+        model.shrink(small)
+        size = sum((small / part).stat().st_size for part in ("model.keras", model.ood.FILE))
+        if size > MOST_BYTES:
+            raise InputError(
+                f"the model of reports/{run} has {size / 1e6:.1f} MB, packed; a clone takes {MOST_BYTES / 1e6:.0f}."
+            )
+        model.copy(small, target)
     storage.write_text(target / "MODEL_CARD.md", text)
     patients = splits[["path", "patient", "subtype"]]
     dataset.write_table(predictions.merge(patients, on="path", validate="one_to_one"), target / "predictions.csv")

@@ -220,6 +220,24 @@ def test_a_file_of_other_weights_is_refused(tmp_path):
         model.read_torch_weights(file)
 
 
+# Packing for a clone
+
+
+def test_a_shrunk_model_takes_less_room_and_answers_alike(tmp_path):
+    classifier = fresh()
+    model.save(classifier, tmp_path, {"seed": 1})
+    size = (tmp_path / "model.keras").stat().st_size
+    model.shrink(tmp_path)
+    assert (tmp_path / "model.keras").stat().st_size < 0.8 * size
+    assert {file.name for file in tmp_path.iterdir()} == {"model.keras", "model.json"}
+    loaded, card = model.load(tmp_path)
+    assert card["seed"] == 1
+    np.testing.assert_allclose(loaded(PIXELS), classifier(PIXELS), atol=1e-3)
+    for one, other in zip(loaded.get_weights(), classifier.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2**-12)
+        assert one.ndim < 2 or not (one.view(np.uint32) % 2**11).any()
+
+
 # Freezing
 
 
