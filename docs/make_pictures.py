@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import base64
+import io
+import json
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
+from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, sync_playwright
 
 DOCS = Path(__file__).resolve().parent
 RUN = DOCS.parent / "reports" / "demo"
+SCRATCH = Path(tempfile.mkdtemp())
 FIGURES = {
     "phantoms.png": ("01_eda", "plots.image_grid"),
     "heatmaps.png": ("06_grad_cam", "plots.heatmap_rows(pixels[shown"),
@@ -43,8 +49,27 @@ def index(browser: Browser) -> None:
         page.close()
 
 
+def states() -> dict[str, list[Path]]:
+    """What the page is given, by the state it shows then: films of the run, one turned upside down, and a text."""
+    films, card = DOCS.parent / "data" / "demo", json.loads((RUN / "model" / "model.json").read_text(encoding="utf-8"))
+    test = pd.read_csv(RUN / "predictions.csv").query("split == 'test'").sort_values("probability")
+    low, high = card["uncertain"]
+    unsure = test[test["probability"].between(low, high, inclusive="left")]
+    turned, text = SCRATCH / "upside-down.png", SCRATCH / "text.jpeg"
+    Image.open(films / test["path"].iloc[-1]).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(turned)
+    text.write_text("This is no image.", encoding="utf-8")
+    return {
+        "empty": [],
+        "sure": [films / test["path"].iloc[-1]],
+        "unsure": [films / unsure["path"].iloc[len(unsure) // 2]],
+        "warned": [turned],
+        "error": [text],
+        "many files": [films / path for path in test["path"].iloc[:: len(test) // 7]],
+    }
+
+
 def prediction(browser: Browser) -> None:
-    """The page with its answer to one of the run's phantoms, as wide as a screen and as a phone."""
+    """The page in each of its states, as wide as a screen and as a phone: on one sheet, and a sure answer alone."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -57,18 +82,40 @@ def prediction(browser: Browser) -> None:
                 break
             except OSError:
                 time.sleep(0.2)
-        film = min((DOCS.parent / "data" / "demo" / "test" / "PNEUMONIA").iterdir())
-        for name, width in (("page.png", 1280), ("page_phone.png", 400)):
-            page = browser.new_page(viewport={"width": width, "height": 1200})
-            page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
-            page.locator(".xray-upload input").set_input_files(film, timeout=180_000)
-            page.locator("[data-heat=Grad-CAM]").wait_for(timeout=180_000)
-            page.wait_for_timeout(1000)  # until all is drawn
-            page.locator("body").screenshot(path=DOCS / name)
-            page.close(run_before_unload=True)
+        for end, width, shown in (("", 1280, 640), ("_phone", 400, 400)):
+            pictures: dict[str, Image.Image] = {}
+            for state, files in states().items():
+                page = browser.new_page(viewport={"width": width, "height": 1200})
+                page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
+                page.locator(".xray-upload input").wait_for(state="attached", timeout=180_000)
+                if files:
+                    page.locator(".xray-upload input").set_input_files(files)
+                    rows = page.locator(".xray-table td:first-child")
+                    done = ".xray-banner" if state == "error" else "[data-heat=Grad-CAM]"
+                    page.locator(done).first.wait_for(timeout=180_000)
+                    while state == "many files" and rows.count() < len(files):
+                        page.wait_for_timeout(200)
+                page.wait_for_timeout(1000)  # until all is drawn
+                if state == "sure":
+                    page.locator("body").screenshot(path=DOCS / f"page{end}.png")
+                pictures[state] = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+                page.close(run_before_unload=True)
+            beside(pictures, shown).save(DOCS / f"page_states{end}.png", optimize=True)
     finally:
         server.terminate()
         server.wait()
+
+
+def beside(pictures: dict[str, Image.Image], width: int) -> Image.Image:
+    """All pictures in rows of three, each `width` wide below its name, in few colours."""
+    small = {name: one.resize((width, one.height * width // one.width)) for name, one in pictures.items()}
+    height = 40 + max(one.height for one in small.values())
+    sheet = Image.new("RGB", (3 * width + 40, -(-len(small) // 3) * height), "white")
+    for place, (name, one) in enumerate(small.items()):
+        left, top = place % 3 * (width + 20), place // 3 * height
+        ImageDraw.Draw(sheet).text((left + 4, top + 6), name, fill="black", font_size=22)
+        sheet.paste(one.convert("RGB"), (left, top + 38))
+    return sheet.quantize(128)
 
 
 def main() -> None:
