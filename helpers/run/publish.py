@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+
 from helpers import config, dataset, evaluation, model, storage
 from helpers.config import InputError
 from helpers.run import provenance, report, state
@@ -65,6 +67,7 @@ def publish(run: str, target: Path) -> None:
                 f"the model of reports/{run} has {size / 1e6:.1f} MB, packed; a clone takes {MOST_BYTES / 1e6:.0f}."
             )
         model.copy(small, target)
+    (target / "robustness.json").unlink(missing_ok=True)  # an older model's
     storage.write_text(target / "MODEL_CARD.md", text)
     patients = splits[["path", "patient", "subtype"]]
     dataset.write_table(predictions.merge(patients, on="path", validate="one_to_one"), target / "predictions.csv")
@@ -99,14 +102,20 @@ def remeasure(target: Path) -> None:
         policy = card["threshold"], card["threshold_policy"]
         metrics[name] = evaluation.summarise(part, *policy, usual.resamples, usual.seed)
         text = re.sub(rf"(?m)^\| {name} \(n = \d+\) \| .*\n(\|.*\n)+", _table(name, metrics[name]) + "\n", text)
+    kept = storage.read_json(target / "robustness.json")
+    tables = "".join(f"\n{_markdown(name, pd.DataFrame(**found))}\n" for name, found in kept.items())
+    text = re.sub(r"(?s)(?<=<!-- elsewhere -->\n).*(?=<!-- end -->)", lambda _: tables, text)
     model.write_card(target, card | {"metrics": metrics})
     storage.write_text(target / "MODEL_CARD.md", text)
 
 
 def _table(name: str, summary: dict) -> str:
-    rows = evaluation.table(summary)
-    lines = [f"| {name} (n = {summary['n']}) | value | 95% interval | images |", "|---|---|---|---|"]
-    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows.itertuples(index=False)])
+    return _markdown(f"{name} (n = {summary['n']})", evaluation.table(summary).set_index("metric"))
+
+
+def _markdown(name: str, table: pd.DataFrame) -> str:
+    lines = [f"| {' | '.join([name, *table])} |", "|---" * (1 + len(table.columns)) + "|"]
+    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in table.itertuples()])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,6 +5,9 @@ DATASET as they are and under each of VIEWS: AUC, accuracy, sensitivity and spec
 and which part gets the out-of-distribution warning, is uncertain, or is wrong without any warning. Then, of each FOLDER
 and below, the images in each folder that holds some: how many are warned of, uncertain, and called pneumonia or normal
 without any warning. Images named as one of DATASET are compared with it: original against copy.
+
+`--keep` also writes the tables to robustness.json in the model folder. `python -m helpers.publish` then puts them into
+the model card, and notebook 07 shows them.
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
+from scipy.stats import binomtest
 from tqdm import tqdm
 
-from helpers import config, dataset, evaluation, images
+from helpers import config, dataset, evaluation, images, storage
 from helpers.config import InputError
 from helpers.predict import Prediction, Predictor, reframed
+
+FILE = "robustness.json"
 
 
 def tilted(image: np.ndarray, degrees: float) -> np.ndarray:
@@ -79,12 +85,13 @@ def on_test(predictor: Predictor, root: Path) -> pd.DataFrame:
         beyond = predictor.card["uncertain"][1] if predictor.card.get("uncertain") else predictor.threshold
         normal = frame["label"] == "NORMAL"
         rows[name] |= {
-            "out of distribution": np.mean([one.out_of_distribution for one in predictions]),
-            "uncertain": np.mean([one.uncertain for one in predictions]),
+            "n": len(frame),
+            "out of distribution": round(np.mean([one.out_of_distribution for one in predictions]), 3),
+            "uncertain": round(np.mean([one.uncertain for one in predictions]), 3),
             "wrong without a warning": sum(
                 bad and not one.warnings for bad, one in zip(wrong, predictions, strict=True)
             ),
-            "normal images above the uncertain range": (frame["probability"][normal] > beyond).mean(),
+            "normal images above the uncertain range": round((frame["probability"][normal] > beyond).mean(), 3),
         }
     return pd.DataFrame(rows).T
 
@@ -97,6 +104,7 @@ def elsewhere(predictor: Predictor, folder: Path) -> pd.DataFrame:
     for place, part in predictions.groupby([path.parent.relative_to(folder.parent).as_posix() for path in files]):
         read = [one for one in part if one]
         sure = [one.label for one in read if not one.warnings]
+        called = binomtest(sure.count("PNEUMONIA"), len(read)).proportion_ci() if read else (np.nan, np.nan)
         rows[place] = {
             "images": len(part),
             "unreadable": len(part) - len(read),
@@ -104,6 +112,7 @@ def elsewhere(predictor: Predictor, folder: Path) -> pd.DataFrame:
             "uncertain": sum(one.uncertain and not one.out_of_distribution for one in read),
             "called pneumonia": sum(one.label == "PNEUMONIA" for one in read),
             "pneumonia without a warning": sure.count("PNEUMONIA"),
+            "95% interval of that": f"{called[0]:.2f} to {called[1]:.2f}",
             "normal without a warning": sure.count("NORMAL"),
         }
     return pd.DataFrame(rows).T
@@ -128,13 +137,17 @@ def main() -> None:
     parser.add_argument("--model", required=True, type=Path)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    parser.add_argument("--keep", action="store_true", help="write the tables into the model folder, too")
     given = parser.parse_args()
     predictor, root = Predictor.load(given.model), given.data
-    print(on_test(predictor, root).T.to_string(float_format="{:.3f}".format), flush=True)
+    views, others = on_test(predictor, root), []
+    print(views.T.to_string(), flush=True)
     for folder in given.folders:
-        print(
-            "", elsewhere(predictor, folder).to_string(), beside_copies(predictor, folder, root), sep="\n", flush=True
-        )
+        others.append(elsewhere(predictor, folder))
+        print("", others[-1].to_string(), beside_copies(predictor, folder, root), sep="\n", flush=True)
+    if given.keep:
+        tables = {"test images": views} | ({"images from elsewhere": pd.concat(others)} if others else {})
+        storage.write_json(given.model / FILE, {name: table.to_dict("split") for name, table in tables.items()})
 
 
 if __name__ == "__main__":

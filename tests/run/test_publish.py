@@ -95,7 +95,11 @@ def test_a_published_model_is_measured_anew_from_its_predictions(run, tmp_path, 
     kept["label"] = np.where(kept["probability"] > 0.5, "PNEUMONIA", "NORMAL")
     kept["split"] = np.resize(["test", "validation"], len(kept))
     dataset.write_table(kept, config.PRETRAINED / "predictions.csv")
+    assert "Not measured yet." in before["MODEL_CARD.md"].decode("utf-8")
+    adults = {"index": ["adults"], "columns": ["images", "uncertain"], "data": [[30, 3]]}
+    storage.write_json(config.PRETRAINED / "robustness.json", {"images from elsewhere": adults})
     assert publish.main([]) == 0
+    (config.PRETRAINED / "robustness.json").unlink()
     after = {file.name: file.read_bytes() for file in config.PRETRAINED.iterdir()}
     changed = {name for name in after if after[name] != before[name]}
     assert changed == {"predictions.csv", "model.json", "MODEL_CARD.md"}
@@ -105,6 +109,8 @@ def test_a_published_model_is_measured_anew_from_its_predictions(run, tmp_path, 
     for row in evaluation.table(card["metrics"]["test"]).itertuples(index=False):
         assert f"\n| {' | '.join(map(str, row))} |\n" in text
     assert text.count("| AUC | 1.000 | ") == 2
+    assert "| images from elsewhere | images | uncertain |\n|---|---|---|\n| adults | 30 | 3 |\n" in text
+    assert "Not measured yet." not in text
     assert text.count("| test (n = 20) |") == 1
 
 
