@@ -190,6 +190,6 @@ def pretraining_set(count: int, size: int, seed: int) -> tuple[np.ndarray, np.nd
     for k in range(count):
         rng = np.random.default_rng([seed, k, 1])
         finding = str(rng.choice(["normal", "focus"]))
-        hospital = replace(ANY, marker=(0.5, 0.5), letter=str(rng.choice(["R", "L"])))
+        hospital = replace(ANY, marker=(0.5, 0.5))
         films[k], targets[k, ..., 0], targets[k, ..., 1] = film(rng, finding, None, size, hospital)
     return films, targets

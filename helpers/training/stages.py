@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -271,41 +270,32 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
     return storage.fingerprint([stage, chosen, contents, splits[["path", "split", "label"]].to_csv(index=False)])
 
 
-# of the augmentation, what would move an opacity away from its mask
-_STILL = {"rotation": 0.0, "zoom": 0.0, "shear": 0.0, "translation": 0.0, "mirror": False, "frame": 0.0}
-_STILL |= {"crop_area": 1.0}
-
-
 def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFrame:
     """Train `backbone` in place on separate phantoms: where is there an opacity, and where a letter?
 
-    The targets are how much of each position of the feature maps they cover. So no film is turned or moved.
+    The targets say it for each position of the feature maps.
     Stands in for ImageNet where nothing can be downloaded. The last tenth validates. Returns the history.
     """
     images, masks = phantom.pretraining_set(settings.pretraining_phantoms, settings.image_size, settings.seed)
     grid = backbone.output_shape[1:3]
-    targets = tf.image.resize(tf.cast(masks, tf.float32), grid, "area").numpy().reshape(len(images), -1)
-    settings = replace(settings, **_STILL)
     kept = max(1, len(images) // 10)
     train, held_out = np.arange(len(images) - kept), np.arange(len(images) - kept, len(images))
     x = keras.layers.Conv2D(masks.shape[-1], 1, activation="sigmoid")(backbone.output)
-    places = keras.Model(backbone.input, keras.layers.Flatten()(x))
+    network = keras.Model(backbone.input, x)
     loss = keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing)
-    places.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=False)
+    network.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=False)
 
     def validate(network: keras.Model) -> dict[str, float]:
         probability = np.clip(predict_rows(network, images, held_out).astype(np.float64), 1e-7, 1 - 1e-7)
-        truth = targets[held_out]
+        truth = augmentation.places(masks[held_out].astype(np.float32), grid).numpy()
         return {"val_loss": float(-np.mean(truth * np.log(probability) + (1 - truth) * np.log1p(-probability)))}
 
     def epoch_batches(epoch: int) -> tf.data.Dataset:
-        return augmentation.training_batches(
-            images, train, targets[train], np.ones(len(train), np.float32), settings, epoch
-        )
+        return augmentation.masked_batches(images, masks, train, grid, settings, epoch)
 
     key, epochs = _pretraining_key(settings), settings.pretraining_epochs
     folder = run / "training" / "pretraining"
-    best, history = fit(places, epoch_batches, validate, epochs, epochs, folder, key, [settings.seed])
+    best, history = fit(network, epoch_batches, validate, epochs, epochs, folder, key, [settings.seed])
     backbone.set_weights(best.get_weights()[: len(backbone.get_weights())])
     return history
 
