@@ -31,10 +31,15 @@ class Hospital:
     shutter: float  # mean width of the black border, as a share of the film; below 0 most have none
     quality: tuple[tuple[int, int], tuple[int, int]]  # of the JPEG: normal, sick
     marker: tuple[float, float]  # share of films with a letter at the edge: normal, sick
+    letters: str = "R"  # one of these: R on the image's left, L on its right
 
 
-ANY = Hospital((2.5, 3.2), (0.1, 0.4), (3000, 20000), (0.3, 0.7), (0.75, 1.15), -0.02, ((60, 95),) * 2, (0.0, 0.0))
-TRAIN = Hospital((2.5, 3.0), (0.1, 0.3), (5000, 20000), (0.3, 0.6), (0.8, 1.1), -0.02, ((80, 96), (60, 84)), (0.2, 0.7))
+ANY = Hospital(
+    (2.5, 3.2), (0.1, 0.4), (3000, 20000), (0.3, 0.7), (0.75, 1.15), -0.02, ((60, 95),) * 2, (0.0, 0.0), "RL"
+)
+TRAIN = Hospital(
+    (2.5, 3.0), (0.1, 0.3), (5000, 20000), (0.3, 0.6), (0.8, 1.1), -0.02, ((80, 96), (60, 84)), (0.25, 0.7)
+)
 TEST = Hospital((2.6, 3.1), (0.2, 0.4), (3000, 9000), (0.6, 1.0), (0.7, 1.0), 0.01, ((60, 80), (60, 80)), (0.98, 0.98))
 
 
@@ -83,7 +88,7 @@ def film(rng, finding: str, patient: Patient | None, size: int | None, hospital:
     resized = Image.fromarray(image).resize(target, Image.Resampling.BICUBIC)
     letter = Image.new("L", target)
     if rng.random() < hospital.marker[finding != "normal"]:
-        _mark(rng, letter)
+        _mark(rng, letter, str(rng.choice(list(hospital.letters))))
         resized.paste(rng.uniform(235, 255), mask=letter)
     grey = np.asarray(resized.convert("L"))
     outline = np.asarray(Image.fromarray(mask).resize(target, Image.Resampling.NEAREST))
@@ -132,8 +137,11 @@ def _collimate(rng, image: np.ndarray, mean: float) -> np.ndarray:
     return image * lit
 
 
-def _mark(rng, image: Image.Image) -> None:
-    """Write the letter of the right side, which is on the left, into a black `image`, within its outer tenth."""
-    where = ((0.01 + rng.uniform(0, 0.015)) * image.width, rng.uniform(0.02, 0.4) * image.height)
+def _mark(rng, image: Image.Image, letter: str) -> None:
+    """Write the letter of a side into a black `image`, in white, within the outer tenth at that side."""
+    where = (
+        ({"R": 0.01, "L": 0.91}[letter] + rng.uniform(0, 0.015)) * image.width,
+        rng.uniform(0.02, 0.4) * image.height,
+    )
     pen, bold = ImageDraw.Draw(image), round(image.width / 120)
-    pen.text(where, "R", fill=255, font_size=0.1 * image.width, stroke_width=bold)
+    pen.text(where, letter, fill=255, font_size=0.1 * image.width, stroke_width=bold)

@@ -152,16 +152,7 @@ def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -
         pixels += noise * tf.random.stateless_normal(tf.shape(pixels), augmentation.seed[0])
     if settings.contrast or settings.brightness or settings.noise:
         pixels = tf.clip_by_value(pixels, 0.0, 255.0)
-    pixels = move(pixels, augmentation)
-    if settings.downscaling or settings.compression:
-        parts = (pixels, augmentation.side, augmentation.quality)
-        pixels = tf.map_fn(lambda part: _as_file(*part), parts, fn_output_signature=tf.float32)
-    return pixels
-
-
-def move(pixels: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    """Turn, shear, stretch and shift as drawn: float32 (n, height, width, channels) in and out; 0 beyond the edge."""
-    return tf.raw_ops.ImageProjectiveTransformV3(
+    pixels = tf.raw_ops.ImageProjectiveTransformV3(
         images=pixels,
         transforms=augmentation.transforms,
         output_shape=tf.shape(pixels)[1:3],
@@ -169,6 +160,10 @@ def move(pixels: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
+    if settings.downscaling or settings.compression:
+        parts = (pixels, augmentation.side, augmentation.quality)
+        pixels = tf.map_fn(lambda part: _as_file(*part), parts, fn_output_signature=tf.float32)
+    return pixels
 
 
 def draw_frames(settings: Settings, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -247,31 +242,6 @@ def training_batches(
         .map(read, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
     )
-
-
-def places(masks: tf.Tensor, grid: tuple[int, int]) -> tf.Tensor:
-    """float32 (n, *grid, kinds): 1 where masks, float32 (n, size, size, kinds), cover over a tenth of a place, or 0."""
-    return tf.cast(tf.image.resize(masks, grid, "area") > 0.1, tf.float32)
-
-
-def masked_batches(
-    images: np.ndarray, masks: np.ndarray, rows: np.ndarray, grid: tuple[int, int], settings: Settings, epoch: int
-) -> tf.data.Dataset:
-    """One epoch of shuffled, augmented batches (pixels, targets of `places`).
-
-    `images` uint8 (n, size, size), `masks` bool (n, size, size, kinds); they are moved alike.
-    """
-    rng = np.random.default_rng([settings.seed, epoch])
-    order = rng.permutation(rows)
-    change = draw_augmentation(settings, len(rows), rng)
-
-    def read(row: tf.Tensor, change: Augmentation) -> tuple:
-        where = tf.numpy_function(lambda index: masks[index].astype(np.float32), [row], tf.float32, stateful=False)
-        where = move(tf.ensure_shape(where, (None, *masks.shape[1:])), change)
-        return augment(_read(images, row), change, settings), places(where, grid)
-
-    data = tf.data.Dataset.from_tensor_slices((order, change)).batch(settings.batch_size)
-    return data.map(read, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
 def viewed_batches(

@@ -273,25 +273,30 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
 def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFrame:
     """Train `backbone` in place on separate phantoms: where is there an opacity, and where a letter?
 
-    The targets say it for each position of the feature maps.
+    The targets say it for each position of the feature maps. They stay where they are when the augmentation moves a
+    film, by about a position, so the answer is a rough one.
     Stands in for ImageNet where nothing can be downloaded. The last tenth validates. Returns the history.
     """
     images, masks = phantom.pretraining_set(settings.pretraining_phantoms, settings.image_size, settings.seed)
-    grid = backbone.output_shape[1:3]
+    covered = tf.image.resize(masks.astype(np.float32), backbone.output_shape[1:3], "area").numpy()
+    targets = (covered > (0.25, 0.1)).astype(np.float32).reshape(len(images), -1)  # a letter is thin
     kept = max(1, len(images) // 10)
     train, held_out = np.arange(len(images) - kept), np.arange(len(images) - kept, len(images))
-    x = keras.layers.Conv2D(masks.shape[-1], 1, activation="sigmoid")(backbone.output)
-    network = keras.Model(backbone.input, x)
+    rare = keras.initializers.Constant(-3.0)  # few positions are covered (Lin et al. 2017, Focal loss)
+    x = keras.layers.Conv2D(masks.shape[-1], 1, activation="sigmoid", bias_initializer=rare)(backbone.output)
+    network = keras.Model(backbone.input, keras.layers.Flatten()(x))
     loss = keras.losses.BinaryCrossentropy(label_smoothing=settings.label_smoothing)
     network.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=False)
 
     def validate(network: keras.Model) -> dict[str, float]:
         probability = np.clip(predict_rows(network, images, held_out).astype(np.float64), 1e-7, 1 - 1e-7)
-        truth = augmentation.places(masks[held_out].astype(np.float32), grid).numpy()
+        truth = targets[held_out]
         return {"val_loss": float(-np.mean(truth * np.log(probability) + (1 - truth) * np.log1p(-probability)))}
 
     def epoch_batches(epoch: int) -> tf.data.Dataset:
-        return augmentation.masked_batches(images, masks, train, grid, settings, epoch)
+        return augmentation.training_batches(
+            images, train, targets[train], np.ones(len(train), np.float32), settings, epoch
+        )
 
     key, epochs = _pretraining_key(settings), settings.pretraining_epochs
     folder = run / "training" / "pretraining"
