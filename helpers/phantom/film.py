@@ -85,12 +85,12 @@ def film(rng, finding: str, patient: Patient | None, size: int | None, hospital:
     image = _collimate(rng, _expose(rng, depth + _overlays(rng, view), hospital), hospital.shutter)
 
     target = (size, size) if size else (width, height)
-    resized = Image.fromarray(image).resize(target, Image.Resampling.BICUBIC)
+    resized = Image.fromarray(image).resize(target, Image.Resampling.BICUBIC).convert("L")
     letter = Image.new("L", target)
     if rng.random() < hospital.marker[finding != "normal"]:
         _mark(rng, letter, str(rng.choice(list(hospital.letters))))
-        resized.paste(rng.uniform(235, 255), mask=letter)
-    grey = np.asarray(resized.convert("L"))
+        resized.paste(int(rng.integers(235, 256)), mask=letter)
+    grey = np.asarray(resized)
     outline = np.asarray(Image.fromarray(mask).resize(target, Image.Resampling.NEAREST))
     return grey, outline, np.asarray(letter) > 127
 
@@ -139,9 +139,7 @@ def _collimate(rng, image: np.ndarray, mean: float) -> np.ndarray:
 
 def _mark(rng, image: Image.Image, letter: str) -> None:
     """Write the letter of a side into a black `image`, in white, within the outer tenth at that side."""
-    where = (
-        ({"R": 0.01, "L": 0.91}[letter] + rng.uniform(0, 0.015)) * image.width,
-        rng.uniform(0.02, 0.4) * image.height,
-    )
+    x = {"R": 0.01, "L": 0.91}[letter] + rng.uniform(0, 0.015)
+    where = (x * image.width, rng.uniform(0.02, 0.4) * image.height)
     pen, bold = ImageDraw.Draw(image), round(image.width / 120)
     pen.text(where, letter, fill=255, font_size=0.1 * image.width, stroke_width=bold)

@@ -181,7 +181,7 @@ def test_pretraining_set_says_where_opacities_and_letters_lie():
     for mask in (opacity, letter):
         assert 0.25 < mask.any((1, 2)).mean() < 0.8
     assert not letter[:, :, 5:-5].any()
-    assert images[letter].min() > 200
+    assert images[letter].min() > 120  # the film shines through the letter's rim
     again, _ = phantom.pretraining_set(4, 48, SEED)
     assert np.array_equal(again, images[:4])
 
