@@ -62,7 +62,7 @@ PROFILES: dict[str, dict] = {
         "head_epochs": 30,
         "head_rate": 3e-3,
         "unfrozen_layers": -1,
-        "fine_tuning_epochs": 8,
+        "fine_tuning_epochs": 10,
         "fine_tuning_rate": 1e-3,
         "rate_schedule": "cosine",
         "weight_average": 0.9,

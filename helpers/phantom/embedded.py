@@ -17,13 +17,12 @@ from PIL import Image
 
 from helpers import config, images, storage
 from helpers.phantom.anatomy import FINDINGS, make_patient
-from helpers.phantom.film import TEST, TRAIN, ZONES, draw, film
+from helpers.phantom.film import ANY, TEST, TRAIN, draw, film
 
 __all__ = [
     "FINDINGS",
     "RECIPE",
     "VERSION",
-    "ZONES",
     "draw",
     "make_patient",
     "mask_path",
@@ -33,7 +32,7 @@ __all__ = [
 ]
 
 RECIPE = "phantoms.json"  # in the root of a dataset that was drawn
-VERSION = 3  # of the drawing and of the plan: datasets of another version are drawn anew
+VERSION = 4  # of the drawing and of the plan: datasets of another version are drawn anew
 
 
 def _plan(patients: int, seed: int, trap: str) -> tuple[list, list]:
@@ -181,15 +180,16 @@ def _recipe(root: Path) -> dict | None:
 
 
 def pretraining_set(count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Phantoms to pretrain on, never the dataset's: uint8 (count, size, size) and float32 (count, 6) of 0 and 1.
+    """Phantoms to pretrain on, never the dataset's: uint8 (count, size, size) and bool (count, size, size, 2).
 
-    The targets say which of ZONES (thirds of the lung on the image's left and right) an opacity covers by more than
-    an eighth. Half of the films have none, the others a consolidation anywhere. None shows the streaks of a virus, or
-    a letter: these are left for fine-tuning to learn.
+    The masks say where an opacity lies, and where a letter. Half of the films have a consolidation, anywhere, and half
+    have a letter, whichever class: photographs, too, show letters. None shows the streaks of a virus, which are left
+    for fine-tuning to learn.
     """
-    films, targets = np.empty((count, size, size), np.uint8), np.empty((count, len(ZONES)), np.float32)
+    films, targets = np.empty((count, size, size), np.uint8), np.empty((count, size, size, 2), bool)
     for k in range(count):
         rng = np.random.default_rng([seed, k, 1])
         finding = str(rng.choice(["normal", "focus"]))
-        films[k], _, targets[k] = film(rng, finding, None, size)
+        hospital = replace(ANY, marker=(0.5, 0.5))
+        films[k], targets[k, ..., 0], targets[k, ..., 1] = film(rng, finding, None, size, hospital)
     return films, targets

@@ -16,7 +16,6 @@ from helpers.phantom import anatomy
 from helpers.phantom.anatomy import FINDINGS, Patient
 from helpers.phantom.geometry import View, edge, ellipsoid, ink, noise, pose, project, soften, tube
 
-ZONES = tuple(f"{side} {height}" for side in ("left", "right") for height in ("upper", "middle", "lower"))
 _WORKING_WIDTH = 240  # pixels across, before the film is resized to its own size
 
 
@@ -32,16 +31,16 @@ class Hospital:
     shutter: float  # mean width of the black border, as a share of the film; below 0 most have none
     quality: tuple[tuple[int, int], tuple[int, int]]  # of the JPEG: normal, sick
     marker: tuple[float, float]  # share of films with a letter at the edge: normal, sick
-    letter: str  # R: on the image's left; L: on its right
+    letters: str = "R"  # one of these: R on the image's left, L on its right
 
 
-ANY = Hospital((2.5, 3.2), (0.1, 0.4), (3000, 20000), (0.3, 0.7), (0.75, 1.15), -0.02, ((60, 95),) * 2, (0.0, 0.0), "R")
+ANY = Hospital(
+    (2.5, 3.2), (0.1, 0.4), (3000, 20000), (0.3, 0.7), (0.75, 1.15), -0.02, ((60, 95),) * 2, (0.0, 0.0), "RL"
+)
 TRAIN = Hospital(
-    (2.5, 3.0), (0.1, 0.3), (5000, 20000), (0.3, 0.6), (0.8, 1.1), -0.02, ((80, 96), (60, 84)), (0.1, 0.9), "R"
+    (2.5, 3.0), (0.1, 0.3), (5000, 20000), (0.3, 0.6), (0.8, 1.1), -0.02, ((80, 96), (60, 84)), (0.25, 0.7)
 )
-TEST = Hospital(
-    (2.7, 3.3), (0.2, 0.4), (3000, 9000), (0.6, 1.0), (0.7, 1.0), 0.01, ((60, 80), (60, 80)), (0.95, 0.95), "L"
-)
+TEST = Hospital((2.6, 3.1), (0.2, 0.4), (3000, 9000), (0.6, 1.0), (0.7, 1.0), 0.01, ((60, 80), (60, 80)), (0.98, 0.98))
 
 
 def draw(
@@ -64,7 +63,7 @@ def draw(
 
 
 def film(rng, finding: str, patient: Patient | None, size: int | None, hospital: Hospital = ANY):
-    """`draw`, also for finding="focus" (a small consolidation anywhere); returns the ZONES an opacity covers, too."""
+    """`draw`, also for finding="focus" (a small consolidation anywhere); returns a mask of the letter, too."""
     if size is not None and size < 16:
         raise ValueError(f"size {size} is below 16 pixels")
     patient = patient or anatomy.make_patient(rng)
@@ -86,14 +85,14 @@ def film(rng, finding: str, patient: Patient | None, size: int | None, hospital:
     image = _collimate(rng, _expose(rng, depth + _overlays(rng, view), hospital), hospital.shutter)
 
     target = (size, size) if size else (width, height)
-    resized = Image.fromarray(image).resize(target, Image.Resampling.BICUBIC)
+    resized = Image.fromarray(image).resize(target, Image.Resampling.BICUBIC).convert("L")
+    letter = Image.new("L", target)
     if rng.random() < hospital.marker[finding != "normal"]:
-        _mark(rng, resized, hospital.letter)
-    grey = np.asarray(resized.convert("L"))
+        _mark(rng, letter, str(rng.choice(list(hospital.letters))))
+        resized.paste(int(rng.integers(235, 256)), mask=letter)
+    grey = np.asarray(resized)
     outline = np.asarray(Image.fromarray(mask).resize(target, Image.Resampling.NEAREST))
-    zone = 3 * (view.x > 0) + np.clip(3 * v, 0, 2).astype(int)
-    covered = [mask[lung & (zone == k)].mean() > 0.12 if (lung & (zone == k)).any() else False for k in range(6)]
-    return grey, outline, np.array(covered, np.float32)
+    return grey, outline, np.asarray(letter) > 127
 
 
 def _overlays(rng, view: View) -> np.ndarray:
@@ -139,8 +138,8 @@ def _collimate(rng, image: np.ndarray, mean: float) -> np.ndarray:
 
 
 def _mark(rng, image: Image.Image, letter: str) -> None:
-    """Stamp the letter of a side at the edge, within the outer tenth of the film."""
-    x = 0.015 if letter == "R" else 0.925
-    where = ((x + rng.uniform(0, 0.015)) * image.width, rng.uniform(0.02, 0.4) * image.height)
-    pen, bold = ImageDraw.Draw(image), round(image.width / 140)
-    pen.text(where, letter, fill=rng.uniform(235, 255), font_size=0.075 * image.width, stroke_width=bold)
+    """Write the letter of a side into a black `image`, in white, within the outer tenth at that side."""
+    x = {"R": 0.01, "L": 0.91}[letter] + rng.uniform(0, 0.015)
+    where = (x * image.width, rng.uniform(0.02, 0.4) * image.height)
+    pen, bold = ImageDraw.Draw(image), round(image.width / 120)
+    pen.text(where, letter, fill=255, font_size=0.1 * image.width, stroke_width=bold)

@@ -171,14 +171,17 @@ def test_too_few_patients_are_refused(tmp_path):
         phantom.write_dataset(tmp_path / "demo", 19, SEED)
 
 
-def test_pretraining_set_says_which_zones_are_covered():
-    images, targets = phantom.pretraining_set(40, 48, SEED)
+def test_pretraining_set_says_where_opacities_and_letters_lie():
+    images, masks = phantom.pretraining_set(40, 48, SEED)
     assert images.shape == (40, 48, 48)
     assert images.dtype == np.uint8
-    assert targets.shape == (40, len(phantom.ZONES))
-    assert targets.dtype == np.float32
-    assert set(np.unique(targets)) == {0.0, 1.0}
-    assert 0.25 < targets.any(1).mean() < 0.8
+    assert masks.shape == (40, 48, 48, 2)
+    assert masks.dtype == bool
+    opacity, letter = np.moveaxis(masks, -1, 0)
+    for mask in (opacity, letter):
+        assert 0.25 < mask.any((1, 2)).mean() < 0.8
+    assert not letter[:, :, 5:-5].any()
+    assert images[letter].min() > 120  # the film shines through the letter's rim
     again, _ = phantom.pretraining_set(4, 48, SEED)
     assert np.array_equal(again, images[:4])
 
