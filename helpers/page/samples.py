@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anywidget
 import numpy as np
+import pandas as pd
 import traitlets
 
 from helpers import config, dataset, images, phantom
@@ -30,9 +31,12 @@ def find_model(settings: Settings, run: Path) -> Path:
     raise InputError(f"there is no model in {' or '.join(map(str, folders))}: run the notebooks 01 to 05 first.")
 
 
-def find_samples(settings: Settings, count: int = 4) -> dict[str, Path | bytes]:
+def find_samples(
+    settings: Settings, count: int = 4, predictions: pd.DataFrame | None = None
+) -> dict[str, Path | bytes]:
     """Up to `count` readable images of each class, evenly picked: title -> file. Of test, where the dataset has one.
 
+    With `predictions` (predictions.csv of a run) evenly by the model's answers, the most wrong among them.
     Where there is no dataset: as many phantoms, drawn now: title -> PNG bytes. The page has no parameters: there the
     environment variable PNEUMONIA_DATA names the dataset.
     """
@@ -46,10 +50,14 @@ def find_samples(settings: Settings, count: int = 4) -> dict[str, Path | bytes]:
     samples: dict[str, Path | bytes] = {}
     drawn = PHANTOM if (root / phantom.RECIPE).is_file() else ""
     for label in config.LABELS:
-        files = [root / path for path, _, of in listed if of == label]
+        paths = [path for path, _, of in listed if of == label]
+        if predictions is not None:  # from wrong to right
+            answers = predictions[predictions["path"].isin(paths)].sort_values("probability")["path"].tolist()
+            paths = answers if label == "PNEUMONIA" else answers[::-1]
+        files = [root / path for path in paths]
         parts = np.array_split(np.arange(len(files)), min(count, len(files)) or 1)
         found = [next((files[i] for i in part if _readable(files[i])), None) for part in parts]
-        for number, file in enumerate(filter(None, found), start=1):
+        for number, file in enumerate(sorted(filter(None, found)), start=1):
             subtype = dataset.parse_name(file.name)[2]
             samples[f"{drawn}{label} {subtype} {number}".replace("  ", " ")] = file
     return samples

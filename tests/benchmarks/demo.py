@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from helpers import config, dataset, evaluation, explain, model, page, phantom, training
 from tests import notebook_code
@@ -120,7 +121,8 @@ def measure(classifier, head, pixels, splits, root, rows, settings, folder) -> d
     more = evaluation.mean_difference(hits[1], hits[0], splits["patient"].iloc[ill], n, settings.seed)
     found |= {"pointing": hits[0].mean(), "pointing, one map": hits[1].mean(), "pointing gain, low": more["low"]}
     kinds = dict.fromkeys(("right", "unsure", "wrong"), 0)
-    for title, file in page.find_samples(settings).items():
+    told = pd.DataFrame({"path": splits["path"].to_numpy()[rows["test"]], "probability": answers["test"]})
+    for title, file in page.find_samples(settings, predictions=told).items():
         answer = answers["test"][(splits["path"].iloc[rows["test"]] == file.relative_to(root).as_posix()).argmax()]
         unsure = band and band[0] <= answer < band[1]
         kinds["unsure" if unsure else "right" if ("PNEUMONIA" in title) == (answer >= threshold) else "wrong"] += 1

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from IPython.core.formatters import format_display_data
 from PIL import Image
@@ -539,6 +540,17 @@ def test_phantoms_in_a_folder_are_called_phantoms_too(tmp_path):
     write(tmp_path / "test" / "NORMAL", ["IM-0001-0001.png"])
     (tmp_path / phantom.RECIPE).write_text("{}")
     assert list(find_samples(make_settings("chest_xray", {"data": str(tmp_path)}))) == ["phantom NORMAL 1"]
+
+
+def test_samples_of_a_run_spread_over_its_answers_the_most_wrong_among_them(tmp_path):
+    answers = [0.3, 0.9, 0.1, 0.5, 0.2, 0.8, 0.4, 0.6]
+    for label in ("NORMAL", "PNEUMONIA"):
+        write(tmp_path / "test" / label, [f"{k}.png" for k in range(8)])
+    rows = [(f"test/{label}/{k}.png", p) for label in ("NORMAL", "PNEUMONIA") for k, p in enumerate(answers)]
+    predictions = pd.DataFrame(rows, columns=["path", "probability"])
+    found = find_samples(make_settings("chest_xray", {"data": str(tmp_path)}), 4, predictions)
+    picked = [f"{file.parent.name} {file.stem}" for file in found.values()]
+    assert picked == [*("NORMAL 1", "NORMAL 4", "NORMAL 6", "NORMAL 7"), *(f"PNEUMONIA {k}" for k in (0, 2, 3, 5))]
 
 
 def test_the_page_s_dataset_is_named_by_the_environment(tmp_path, monkeypatch):
