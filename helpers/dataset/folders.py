@@ -166,13 +166,12 @@ def _inside(folder: str | Path) -> tuple[list[tuple[str, str]], list[tuple[str, 
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return [], []
-    is_folder = [
-        entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry).is_dir()) for entry in entries
-    ]
-    pairs = [(entry.path, entry.name) for entry in entries]
-    return [p for p, yes in zip(pairs, is_folder, strict=True) if yes], [
-        p for p, yes in zip(pairs, is_folder, strict=True) if not yes
-    ]
+    folders: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    for entry in entries:
+        is_folder = entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry).is_dir())
+        (folders if is_folder else others).append((entry.path, entry.name))
+    return folders, others
 
 
 def _labels_in(folders: list[str]) -> set[str]:
@@ -249,11 +248,11 @@ def _starts_as_image(file: Path) -> bool:
         if not file.is_file():  # a pipe may never end
             return False
         with file.open("rb") as stream:
-            start = stream.read(12)
+            start = stream.read(144)
     except OSError:
         return False
     webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
-    return webp or start.startswith(_STARTS) or images.looks_like_dicom(file)
+    return webp or start.startswith(_STARTS) or images.looks_like_dicom(start)
 
 
 def _in_words(names: Iterable[str]) -> str:
