@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def find_root(settings: Settings) -> Path:
         )
     found = _datasets(root)
     if len(found) > 1:
-        raise InputError(_nothing(root, found))
+        raise InputError(why_no_dataset(root, found))
     return found[0] if found else root
 
 
@@ -95,7 +95,7 @@ def survey(root: Path) -> Survey:
     """
     found = _datasets(root)
     if len(found) != 1:
-        return Survey([], [], _nothing(root, found))
+        return Survey([], [], why_no_dataset(root, found))
     top = str(found[0])
     folders, files = _inside(top)
     parts = {path: split for path, name in folders if (split := _split_of(name)) and _labels_in([path])}
@@ -260,13 +260,8 @@ def _in_words(names: Iterable[str]) -> str:
     return f"{', '.join(first[:8])} and {last}" if first else last
 
 
-def no_images(root: Path) -> str:
-    """What to say of a folder without a single image in its place: what it holds instead, and what is wanted."""
-    return _nothing(root, [])
-
-
-def _nothing(root: Path, found: list[Path]) -> str:
-    """Why `root` is no dataset, what it holds instead, and what is wanted."""
+def why_no_dataset(root: Path, found: Sequence[Path] = ()) -> str:
+    """What `root` holds instead of one dataset, and what is wanted; `found`: the datasets in it, if several."""
     if found:
         below = _in_words(folder.relative_to(root).as_posix() for folder in found)
         return f"{root} holds several datasets: {below}. Name one of them with --data."

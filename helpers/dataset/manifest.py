@@ -16,7 +16,7 @@ from tqdm import tqdm
 from helpers import config, images, storage
 from helpers.config import LABELS, InputError
 from helpers.dataset.decoded import Decoded, decoded_once
-from helpers.dataset.folders import image_files, no_images, survey
+from helpers.dataset.folders import image_files, survey, why_no_dataset
 
 MANIFEST_COLUMNS = ["path", "split", "label", "patient", "subtype", "width", "height", "sha256", "excluded", "why"]
 _THUMBNAIL = 32
@@ -81,7 +81,7 @@ def scan(root: Path, size: int = 0, folder: Path | None = None) -> Scan:
     """
     found, unused, problem = survey(root)
     if problem or not found:
-        raise InputError(problem or no_images(root))
+        raise InputError(problem or why_no_dataset(root))
     files = [root / path for path, *_ in found]
     rows, thumbnails, pixels = decoded_once(files, size, lambda: _decode(files, size, folder))
     facts = pd.DataFrame(rows, columns=["width", "height", "sha256", "why", "bytes", "mean", "quantisation"])
