@@ -220,13 +220,8 @@ def training_batches(
     order = rng.permutation(len(rows))
     augmentation = draw_augmentation(settings, len(rows), rng)
     frames = draw_frames(settings, len(rows), rng)
-    parts = (
-        rows[order],
-        augmentation,
-        frames,
-        targets[order].astype(np.float32).reshape(len(rows), -1),
-        weights[order],
-    )
+    targets = targets[order].astype(np.float32).reshape(len(rows), -1)
+    parts = (rows[order], augmentation, frames, targets, weights[order])
 
     def read(row: tf.Tensor, change: Augmentation, frame: tuple, target: tf.Tensor, weight: tf.Tensor) -> tuple:
         pixels = augment(_read(images, row), change, settings)
