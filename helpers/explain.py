@@ -29,11 +29,8 @@ def heatmaps(classifier: keras.Model, pixels: np.ndarray, method: str = "Grad-CA
     its maximum; where nothing speaks for pneumonia it is all zero. `method` is a key of METHODS.
     """
     size = pixels.shape[1]
-    explainer, last = (
-        METHODS[method](model.logit_model(classifier), clone=False),
-        model.backbone_layers(classifier)[-1].name,
-    )
-    maps = []
+    explainer = METHODS[method](model.logit_model(classifier), clone=False)
+    last, maps = model.backbone_layers(classifier)[-1].name, []
     for start in range(0, len(pixels), batch):
         raw = explainer(
             lambda output: output[:, 0] - keras.ops.stop_gradient(output[:, 0]),  # Grad-CAM++ takes its exponential
@@ -55,22 +52,15 @@ def enlarge(heat: np.ndarray, size: int) -> np.ndarray:
     return np.clip(np.asarray(Image.fromarray(heat / peak).resize((size, size), Image.Resampling.BILINEAR)), 0, 1)
 
 
-def in_colour(heat: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """float (h, w, 4), 0-1: a heatmap, float (size, size), 0-1, enlarged to `shape`; it covers as much as it is hot."""
-    hot = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(shape[::-1], Image.Resampling.BILINEAR))
-    colour = matplotlib.colormaps["inferno"](np.clip(hot, 0, 1))
-    colour[..., 3] = np.clip(hot, 0, 1)
-    return colour
-
-
 def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.45) -> np.ndarray:
     """Lay a heatmap, float (h, w), 0-1, over uint8 (height, width) of any size: uint8 (height, width, 3).
 
     Colour covers as much as the map is hot, at most `opacity` (0-1), so that cold regions stay as they were.
     """
-    colour = in_colour(heat, image.shape)
-    share = opacity * colour[..., 3:]
-    return np.rint(image[..., None] * (1 - share) + 255 * colour[..., :3] * share).astype(np.uint8)
+    large = Image.fromarray(heat.astype(np.float32)).resize(image.shape[::-1], Image.Resampling.BILINEAR)
+    hot = np.clip(np.asarray(large, np.float64), 0, 1)
+    share, colour = opacity * hot[..., None], matplotlib.colormaps["inferno"](hot)[..., :3]
+    return np.rint(image[..., None] * (1 - share) + 255 * colour * share).astype(np.uint8)
 
 
 def localisation(heat: np.ndarray, masks: np.ndarray) -> pd.DataFrame:

@@ -86,10 +86,8 @@ def image_flow(flow: pd.DataFrame) -> None:
     places = {"found": (0, 2), "used": (0, 1), "train": (-1, 0), "validation": (0, 0), "test": (1, 0)}
     _, axis = plt.subplots(figsize=(9.6, 4.4))
     for name, place in places.items():
-        row, edge = (
-            steps.loc[name],
-            {"fc": "white", "ec": SPLIT_COLOURS.get(name, "black"), "boxstyle": "round,pad=0.5"},
-        )
+        row = steps.loc[name]
+        edge = {"fc": "white", "ec": SPLIT_COLOURS.get(name, "black"), "boxstyle": "round,pad=0.5"}
         text = f"{name}: {row['images']:,} images\n{row['patients']:,} patients\n"
         text += f"normal {row['NORMAL']:,}, pneumonia {row['PNEUMONIA']:,}"
         axis.annotate(text, place, ha="center", va="center", fontsize=10, bbox=edge)

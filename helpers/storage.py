@@ -8,19 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "\n",
-    "\uff1d",
-    "\uff0b",
-    "\uff0d",
-    "\uff20",
-)  # how formulas begin; the last, wide
+FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # how formulas begin; the last four, wide
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import importlib.util
 import os
 import platform
 import re
@@ -220,15 +219,13 @@ def clean_environment(empty: Path) -> dict[str, str]:
 
     `empty` is a folder in which IPython and Jupyter may keep what they need; it has to outlive them.
     """
-    spec = importlib.util.find_spec("matplotlib")  # not imported for this
-    assert spec
-    assert spec.origin
+    matplotlib = metadata.distribution("matplotlib")  # not imported for this
     return {
         "IPYTHONDIR": str(empty / "ipython"),  # start-up files, profiles
         "JUPYTER_CONFIG_DIR": str(empty / "jupyter"),
         "JUPYTER_DATA_DIR": str(empty / "share"),  # kernels, templates of pages
         "JUPYTER_CONFIG_PATH": "",
         "JUPYTER_PATH": "",
-        "MATPLOTLIBRC": str(Path(spec.origin).with_name("mpl-data") / "matplotlibrc"),
+        "MATPLOTLIBRC": str(matplotlib.locate_file("matplotlib/mpl-data/matplotlibrc")),
         "PYTHONSTARTUP": "",
     }

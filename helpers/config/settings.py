@@ -27,8 +27,7 @@ def _setting(
     default: Any, notebook: str, help: str, low: float | None = None, high: float | None = None, choices: tuple = ()
 ) -> Any:
     return field(
-        default=default,
-        metadata={"notebook": notebook, "help": help, "low": low, "high": high, "choices": choices},
+        default=default, metadata={"notebook": notebook, "help": help, "low": low, "high": high, "choices": choices}
     )
 
 
@@ -103,11 +102,7 @@ class Settings:
         1.0, "02", "augmentation: smallest part of the image that a crop at a random place leaves, by area", 0.02, 1.0
     )
     equalisation: float = _setting(
-        0.0,
-        "02",
-        "augmentation: strongest histogram equalisation of half of the images, some in tiles",
-        0.0,
-        1.0,
+        0.0, "02", "augmentation: strongest histogram equalisation of half of the images, some in tiles", 0.0, 1.0
     )
     compression: float = _setting(
         0.0, "02", "augmentation: strongest JPEG compression of half of the images; 1: down to a quality of 5", 0.0, 1.0

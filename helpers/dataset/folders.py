@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def find_root(settings: Settings) -> Path:
         )
     found = _datasets(root)
     if len(found) > 1:
-        raise InputError(_nothing(root, found))
+        raise InputError(why_no_dataset(root, found))
     return found[0] if found else root
 
 
@@ -95,7 +95,7 @@ def survey(root: Path) -> Survey:
     """
     found = _datasets(root)
     if len(found) != 1:
-        return Survey([], [], _nothing(root, found))
+        return Survey([], [], why_no_dataset(root, found))
     top = str(found[0])
     folders, files = _inside(top)
     parts = {path: split for path, name in folders if (split := _split_of(name)) and _labels_in([path])}
@@ -166,13 +166,12 @@ def _inside(folder: str | Path) -> tuple[list[tuple[str, str]], list[tuple[str, 
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return [], []
-    is_folder = [
-        entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry).is_dir()) for entry in entries
-    ]
-    pairs = [(entry.path, entry.name) for entry in entries]
-    return [p for p, yes in zip(pairs, is_folder, strict=True) if yes], [
-        p for p, yes in zip(pairs, is_folder, strict=True) if not yes
-    ]
+    folders: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    for entry in entries:
+        is_folder = entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry).is_dir())
+        (folders if is_folder else others).append((entry.path, entry.name))
+    return folders, others
 
 
 def _labels_in(folders: list[str]) -> set[str]:
@@ -249,11 +248,11 @@ def _starts_as_image(file: Path) -> bool:
         if not file.is_file():  # a pipe may never end
             return False
         with file.open("rb") as stream:
-            start = stream.read(12)
+            start = stream.read(144)
     except OSError:
         return False
     webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
-    return webp or start.startswith(_STARTS) or images.looks_like_dicom(file)
+    return webp or start.startswith(_STARTS) or images.looks_like_dicom(start)
 
 
 def _in_words(names: Iterable[str]) -> str:
@@ -261,13 +260,8 @@ def _in_words(names: Iterable[str]) -> str:
     return f"{', '.join(first[:8])} and {last}" if first else last
 
 
-def no_images(root: Path) -> str:
-    """What to say of a folder without a single image in its place: what it holds instead, and what is wanted."""
-    return _nothing(root, [])
-
-
-def _nothing(root: Path, found: list[Path]) -> str:
-    """Why `root` is no dataset, what it holds instead, and what is wanted."""
+def why_no_dataset(root: Path, found: Sequence[Path] = ()) -> str:
+    """What `root` holds instead of one dataset, and what is wanted; `found`: the datasets in it, if several."""
     if found:
         below = _in_words(folder.relative_to(root).as_posix() for folder in found)
         return f"{root} holds several datasets: {below}. Name one of them with --data."

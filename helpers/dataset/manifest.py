@@ -16,7 +16,7 @@ from tqdm import tqdm
 from helpers import config, images, storage
 from helpers.config import LABELS, InputError
 from helpers.dataset.decoded import Decoded, decoded_once
-from helpers.dataset.folders import image_files, no_images, survey
+from helpers.dataset.folders import image_files, survey, why_no_dataset
 
 MANIFEST_COLUMNS = ["path", "split", "label", "patient", "subtype", "width", "height", "sha256", "excluded", "why"]
 _THUMBNAIL = 32
@@ -81,23 +81,17 @@ def scan(root: Path, size: int = 0, folder: Path | None = None) -> Scan:
     """
     found, unused, problem = survey(root)
     if problem or not found:
-        raise InputError(problem or no_images(root))
+        raise InputError(problem or why_no_dataset(root))
     files = [root / path for path, *_ in found]
-    facts, thumbnails, pixels = decoded_once(files, size, lambda: _decode(files, size, folder))
-    width, height, digest, why, bytes_, mean, steps = (list(column) for column in zip(*facts, strict=True))
-    path, split, label = (list(column) for column in zip(*found, strict=True))
-    path = list(map(storage.writable, path))
-    patient, _, subtype = (list(column) for column in zip(*map(parse_name, path), strict=True))
-    manifest = pd.DataFrame(
-        {"path": path, "split": split, "label": label, "patient": patient, "subtype": subtype}
-        | {"width": width, "height": height, "sha256": digest, "excluded": False, "why": why}
-    )[MANIFEST_COLUMNS]
+    rows, thumbnails, pixels = decoded_once(files, size, lambda: _decode(files, size, folder))
+    facts = pd.DataFrame(rows, columns=["width", "height", "sha256", "why", "bytes", "mean", "quantisation"])
+    named = [(storage.writable(path), *rest, *parse_name(storage.writable(path))) for path, *rest in found]
+    manifest = pd.DataFrame(named, columns=["path", "split", "label", "patient", "number", "subtype"])
+    manifest = manifest.join(facts).assign(excluded=False)[MANIFEST_COLUMNS]
     _exclude_copies(manifest)
     manifest["excluded"] = manifest["why"] != ""
     left = pd.DataFrame([(storage.writable(path), why) for path, why in unused], columns=["path", "why"])
-    return Scan(
-        manifest, pd.DataFrame({"bytes": bytes_, "mean": mean, "quantisation": steps}), thumbnails, pixels, left
-    )
+    return Scan(manifest, facts[["bytes", "mean", "quantisation"]], thumbnails, pixels, left)
 
 
 def _decode(files: list[Path], size: int, folder: Path | None) -> Decoded:

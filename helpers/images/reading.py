@@ -57,17 +57,6 @@ def read(source: str | Path | bytes) -> Decoded:
     return decoded._replace(pixels=np.ascontiguousarray(decoded.pixels))
 
 
-def looks_like_dicom(path: str | Path) -> bool:
-    """Whether a file begins as DICOM does, whatever its name; False where it cannot be opened."""
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe may never end
-            return False
-        with Path(path).open("rb") as file:
-            return dicom.looks_like_dicom(file.read(144))
-    except OSError:
-        return False
-
-
 def file_bytes(file: Path) -> bytes:
     """The bytes of a file; OSError where it cannot be opened, is none (pipes may never end) or too large."""
     state = file.stat()

@@ -62,9 +62,8 @@ class App(Layout):
         """Display the page, with a still picture of a sample for reports, which have no kernel."""
         page = self.lay_out(STYLE + self.lead(), f"<div class='xray'><p>{html.escape(self.describe_model())}</p></div>")
         still = self.worker.submit(self._still)
-        on_page = os.environ.get(
-            "PNEUMONIA_MODEL"
-        )  # nobody sees it there, and the first prediction, the slowest, is made
+        # nobody sees it there, and the first prediction, the slowest, is made
+        on_page = os.environ.get("PNEUMONIA_MODEL")
         note = "<p><em>A still picture: in JupyterLab or with make app, this is where you choose or upload.</em></p>"
         text = {"text/html": note + ("" if on_page else still.result()), "text/plain": "the prediction page"}
         display(page._repr_mimebundle_() | text, raw=True)

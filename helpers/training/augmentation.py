@@ -51,11 +51,8 @@ def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) 
     x = centre * (1 - a - b) + uniform(settings.translation) * settings.image_size
     y = centre * (1 - c - d) + uniform(settings.translation) * settings.image_size
     gain, offset = 1 + uniform(settings.contrast), 255 * uniform(settings.brightness)
-    gamma, blur, noise = (
-        np.exp(uniform(settings.gamma)),
-        uniform(settings.sharpness),
-        np.abs(uniform(255 * settings.noise)),
-    )
+    gamma, blur = np.exp(uniform(settings.gamma)), uniform(settings.sharpness)
+    noise = np.abs(uniform(255 * settings.noise))
     seed = rng.integers(2**31, size=(count, 2), dtype=np.int32)
     if settings.mirror:  # output column j reads what column size - 1 - j would have read
         side = np.where(rng.random(count) < 0.5, -1.0, 1.0)
@@ -69,9 +66,8 @@ def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) 
         x, y = x + a * left + b * top, y + c * left + d * top
         a, b, c, d = a * wide, b * high, c * wide, d * high
 
-    def half(
-        limit: float,
-    ) -> np.ndarray:  # draws nothing for what is not asked for: runs without it stay as they were
+    # draws nothing for what is not asked for: runs without it stay as they were
+    def half(limit: float) -> np.ndarray:
         return limit * rng.random(count) * (rng.random(count) < 0.5) if limit else np.zeros(count)
 
     equalised, small, worse = (half(s) for s in (settings.equalisation, settings.downscaling, settings.compression))
@@ -224,13 +220,8 @@ def training_batches(
     order = rng.permutation(len(rows))
     augmentation = draw_augmentation(settings, len(rows), rng)
     frames = draw_frames(settings, len(rows), rng)
-    parts = (
-        rows[order],
-        augmentation,
-        frames,
-        targets[order].astype(np.float32).reshape(len(rows), -1),
-        weights[order],
-    )
+    targets = targets[order].astype(np.float32).reshape(len(rows), -1)
+    parts = (rows[order], augmentation, frames, targets, weights[order])
 
     def read(row: tf.Tensor, change: Augmentation, frame: tuple, target: tf.Tensor, weight: tf.Tensor) -> tuple:
         pixels = augment(_read(images, row), change, settings)

@@ -107,10 +107,7 @@ def _view(
         for aside, file in zip(asides, files, strict=True):
             storage.put(aside, file)
         seconds = time.perf_counter() - start
-        print(
-            f"activations {name}: {count} images in {seconds:.0f} s ({count / seconds:.0f} images/s)",
-            flush=True,
-        )
+        print(f"activations {name}: {count} images in {seconds:.0f} s ({count / seconds:.0f} images/s)", flush=True)
     return [np.load(file, mmap_mode="r") for file in files]
 
 
