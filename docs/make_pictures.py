@@ -68,8 +68,8 @@ def states() -> dict[str, list[Path]]:
     }
 
 
-def prediction(browser: Browser) -> None:
-    """The page in each of its states, as wide as a screen and as a phone: on one sheet, and a sure answer alone."""
+def prediction(browser: Browser, end: str, width: int, shown: int) -> None:
+    """The page in each of its states, `width` wide: on one sheet, `shown` wide each, and a sure answer alone."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -82,25 +82,24 @@ def prediction(browser: Browser) -> None:
                 break
             except OSError:
                 time.sleep(0.2)
-        for end, width, shown in (("", 1280, 640), ("_phone", 400, 400)):
-            pictures: dict[str, Image.Image] = {}
-            for state, files in states().items():
-                page = browser.new_page(viewport={"width": width, "height": 1200})
-                page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
-                page.locator(".xray-upload input").wait_for(state="attached", timeout=180_000)
-                if files:
-                    page.locator(".xray-upload input").set_input_files(files)
-                    rows = page.locator(".xray-table td:first-child")
-                    done = ".xray-banner" if state == "error" else "[data-heat=Grad-CAM]"
-                    page.locator(done).first.wait_for(timeout=180_000)
-                    while state == "many files" and rows.count() < len(files):
-                        page.wait_for_timeout(200)
-                page.wait_for_timeout(1000)  # until all is drawn
-                if state == "sure":
-                    page.locator("body").screenshot(path=DOCS / f"page{end}.png")
-                pictures[state] = Image.open(io.BytesIO(page.screenshot(full_page=True)))
-                page.close(run_before_unload=True)
-            beside(pictures, shown).save(DOCS / f"page_states{end}.png", optimize=True)
+        pictures: dict[str, Image.Image] = {}
+        for state, files in states().items():
+            page = browser.new_page(viewport={"width": width, "height": 1200})
+            page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
+            page.locator(".xray-upload input").wait_for(state="attached", timeout=180_000)
+            if files:
+                page.locator(".xray-upload input").set_input_files(files)
+                rows = page.locator(".xray-table td:first-child")
+                done = ".xray-banner" if state == "error" else "[data-heat=Grad-CAM]"
+                page.locator(done).first.wait_for(timeout=180_000)
+                while state == "many files" and rows.count() < len(files):
+                    page.wait_for_timeout(200)
+            page.wait_for_timeout(1000)  # until all is drawn
+            if state == "sure":
+                page.locator("body").screenshot(path=DOCS / f"page{end}.png")
+            pictures[state] = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+            page.close(run_before_unload=True)
+        beside(pictures, shown).save(DOCS / f"page_states{end}.png", optimize=True)
     finally:
         server.terminate()
         server.wait()
@@ -127,7 +126,8 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         index(browser)
-        prediction(browser)
+        prediction(browser, "", 1280, 640)  # a server takes eight visitors at once
+        prediction(browser, "_phone", 400, 400)
         browser.close()
 
 
