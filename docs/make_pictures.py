@@ -20,7 +20,6 @@ from playwright.sync_api import Browser, sync_playwright
 
 DOCS = Path(__file__).resolve().parent
 RUN = DOCS.parent / "reports" / "demo"
-SCRATCH = Path(tempfile.mkdtemp())
 FIGURES = {
     "phantoms.png": ("01_eda", "plots.image_grid"),
     "heatmaps.png": ("06_grad_cam", "plots.heatmap_rows(pixels[shown"),
@@ -49,13 +48,16 @@ def index(browser: Browser) -> None:
         page.close()
 
 
-def states() -> dict[str, list[Path]]:
-    """What the page is given, by the state it shows then: films of the run, one turned upside down, and a text."""
+def states(scratch: Path) -> dict[str, list[Path]]:
+    """What the page is given, by the state it shows then: films of the run, one turned upside down, and a text.
+
+    The last two are made in the folder `scratch`.
+    """
     films, card = DOCS.parent / "data" / "demo", json.loads((RUN / "model" / "model.json").read_text(encoding="utf-8"))
     test = pd.read_csv(RUN / "predictions.csv").query("split == 'test'").sort_values("probability")
     low, high = card["uncertain"]
     unsure = test[test["probability"].between(low, high, inclusive="left")]
-    turned, text = SCRATCH / "upside-down.png", SCRATCH / "text.jpeg"
+    turned, text = scratch / "upside-down.png", scratch / "text.jpeg"
     Image.open(films / test["path"].iloc[-1]).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(turned)
     text.write_text("This is no image.", encoding="utf-8")
     return {
@@ -74,6 +76,7 @@ def prediction(browser: Browser, end: str, width: int, shown: int) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "helpers.serve", "--port", str(port), "--model", str(RUN / "model")]
+    scratch = tempfile.mkdtemp()
     server = subprocess.Popen(command, cwd=DOCS.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
     try:
         for _ in range(300):
@@ -83,7 +86,7 @@ def prediction(browser: Browser, end: str, width: int, shown: int) -> None:
             except OSError:
                 time.sleep(0.2)
         pictures: dict[str, Image.Image] = {}
-        for state, files in states().items():
+        for state, files in states(Path(scratch)).items():
             page = browser.new_page(viewport={"width": width, "height": 1200})
             page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
             page.locator(".xray-upload input").wait_for(state="attached", timeout=180_000)
@@ -103,6 +106,7 @@ def prediction(browser: Browser, end: str, width: int, shown: int) -> None:
     finally:
         server.terminate()
         server.wait()
+        shutil.rmtree(scratch)
 
 
 def beside(pictures: dict[str, Image.Image], width: int) -> Image.Image:

@@ -79,8 +79,8 @@ def on_test(predictor: Predictor, root: Path) -> pd.DataFrame:
         predictions = predict_all(predictor, [root / path for path in frame["path"]], change, name)
         frame["probability"] = [one.probability for one in predictions]
         summary = evaluation.summarise(frame, predictor.threshold, "", 1000, 1)
-        shown = ("auc", "accuracy", "sensitivity", "specificity")
-        rows[name] = {metric: evaluation.with_interval(summary[metric]) for metric in shown}
+        shown = {"AUC": "auc"} | {metric: metric for metric in ("accuracy", "sensitivity", "specificity")}
+        rows[name] = {title: evaluation.with_interval(summary[metric]) for title, metric in shown.items()}
         wrong = [one.label != label for one, label in zip(predictions, frame["label"], strict=True)]
         beyond = predictor.card["uncertain"][1] if predictor.card.get("uncertain") else predictor.threshold
         normal = frame["label"] == "NORMAL"
