@@ -137,8 +137,11 @@ def _finish(page: str, published: Sequence[str]) -> str:
     Of a page that is one of `published` (stems), pictures go that are not of a cell with the tag "plot".
     """
     soup = BeautifulSoup(page, "html.parser")
-    for part in soup.select("main script, main style"):
-        part.decompose()
+    for part in soup.select(
+        "main script, main style"
+    ):  # pandas gives each table a style; the still picture needs its own
+        if not (part.name == "style" and part.find_next_sibling(class_="xray")):
+            part.decompose()
     for picture in soup.select("main :is(img, svg, canvas, video, object, embed, iframe)") if published else ():
         if not picture.find_parent(class_="plot"):
             picture.replace_with(soup.new_tag("p", attrs={"class": "note"}, string=LEFT_OUT))

@@ -149,6 +149,20 @@ def test_each_case_shows_image_heatmap_outcome_and_a_comment(tmp_path):
 # the report that can be published
 
 
+def test_of_styles_in_outputs_only_the_still_picture_s_is_kept(tmp_path):
+    still, table = (
+        "<style>p{left:1px}</style><div class='xray'>x</div>",
+        "<div><style>p{left:2px}</style><table></table></div>",
+    )
+    outputs = [nbformat.v4.new_output("display_data", {"text/html": html}) for html in (still, table)]
+    cells = [nbformat.v4.new_markdown_cell("# Seven"), nbformat.v4.new_code_cell("f", outputs=outputs)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "07_x.ipynb")
+    report.render(tmp_path / "07_x.ipynb", tmp_path / "07_x.html")
+    text = (tmp_path / "07_x.html").read_text(encoding="utf-8")
+    assert "p{left:1px}" in text
+    assert "p{left:2px}" not in text
+
+
 def picture(grey: int) -> str:
     buffer = io.BytesIO()
     Image.new("L", (8, 8), grey).save(buffer, "PNG")
