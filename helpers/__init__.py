@@ -21,6 +21,7 @@ Publish: a model, or a report without X-rays.
 """
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is imported
@@ -29,3 +30,5 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is im
 for _name in [name for name in os.environ if name.startswith("KERAS_")]:
     del os.environ[_name]
 os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(Path(__file__).resolve().parents[1] / "data" / "keras")}
+# jsonschema, which nbformat and Voila import, does without this grammar of addresses, which takes 3 s to build.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

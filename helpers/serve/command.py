@@ -113,8 +113,6 @@ def main(given: list[str] | None = None) -> int:
     print(f"The page: {where}  (the first answer takes some seconds; ctrl-C ends it)", flush=True)
     with tempfile.TemporaryDirectory(prefix="xray-page-") as home:
         set_environment(str(model), data, home)
-        # jsonschema does without this grammar of addresses, which takes 3 s to build
-        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
         from helpers.serve import server  # Voila reads the environment when it is imported
 
         server.Page.launch_instance(
