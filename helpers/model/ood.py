@@ -1,7 +1,7 @@
 """The out-of-distribution check: does an image look like those a model was made for?
 
-Two views of an image are compared with the training images: a small, standardised copy, and the model's own pooled
-features. Each spans a space of few dimensions (principal components; of thumbnails, as in Turk and Pentland 1991,
+Two views of an image are compared with the training images: a small, standardised copy, and features of the model's
+middle layers. Each spans a space of few dimensions (principal components; of thumbnails, as in Turk and Pentland 1991,
 Eigenfaces; of features, with a Mahalanobis distance as in Lee et al. 2018). A photograph, a page, a hand or an empty
 image lies off one of the spaces, or on it at an impossible place. A film that is upside down lies nearer to the
 thumbnails' space when turned.
@@ -103,9 +103,31 @@ def thumbnails(pixels: Films) -> np.ndarray:
     return (flat - flat.mean(axis=1, keepdims=True)) / np.maximum(flat.std(axis=1, keepdims=True), 8)
 
 
+def feature_maps(classifier: keras.Model) -> list[keras.KerasTensor]:
+    """The last feature map of each size between a third and a twentieth of the image's: 56, 28 and 14 of 224 pixels.
+
+    A network without any gives the map that it pools.
+    """
+    size, found = classifier.input_shape[1], {}
+    maps = [layer.output for layer in classifier.layers if len(getattr(layer.output, "shape", ())) == 4]
+    for one in maps:
+        if size / 20 < one.shape[1] < size / 3:
+            found[one.shape[1]] = one
+    return list(found.values()) or [classifier.get_layer("pooling").input]
+
+
+def features(classifier: keras.Model) -> keras.KerasTensor:
+    """What the check sees of an image, (n, d): mean and deviation of each channel of `feature_maps` over its positions.
+
+    The last layers know only what tells the classes apart. A hand and a chest may be alike to them.
+    """
+    maps = [keras.ops.cast(one, "float32") for one in feature_maps(classifier)]
+    return keras.ops.concatenate([of(one, axis=(1, 2)) for one in maps for of in (keras.ops.mean, keras.ops.std)], 1)
+
+
 def feature_model(classifier: keras.Model) -> keras.Model:
-    """`classifier` up to its pooled features: pixels to float32 (n, d)."""
-    return keras.Model(classifier.inputs[0], classifier.get_layer("pooling").output)
+    """`classifier` up to its `features`: pixels to float32 (n, d)."""
+    return keras.Model(classifier.inputs[0], features(classifier))
 
 
 def fit(
@@ -132,15 +154,15 @@ def save(check: OodCheck, folder: Path) -> None:
     """Write `folder`/guard.npz, aside and renamed."""
     aside, arrays = folder / "guard.part", check.thumbnails._asdict() | {"usual": check.usual}
     if check.features:
-        arrays |= {f"features_{name}": value for name, value in check.features._asdict().items()}
+        arrays |= {f"maps_{name}": value for name, value in check.features._asdict().items()}
     with aside.open("wb") as file:
         np.savez(file, **arrays)
     storage.put(aside, folder / FILE)
 
 
 def load(folder: Path) -> OodCheck:
-    """The check of a model folder; the caller has compared the checksum. Older ones know no features."""
+    """The check of a model folder; the caller has compared the checksum. Older ones know no such features."""
     with np.load(folder / FILE, allow_pickle=False) as stored:
-        spaces = (Space(*(stored[prefix + name] for name in Space._fields)) for prefix in ("", "features_"))
-        check = OodCheck(next(spaces), next(spaces) if "features_mean" in stored else None)
+        spaces = (Space(*(stored[prefix + name] for name in Space._fields)) for prefix in ("", "maps_"))
+        check = OodCheck(next(spaces), next(spaces) if "maps_mean" in stored else None)
         return check._replace(usual=stored["usual"]) if "usual" in stored else check

@@ -38,8 +38,9 @@ class Predictor:
 
     def __init__(self, classifier: keras.Model, card: dict, ood_check: model.ood.OodCheck | None = None):
         self.classifier, self.card, self.ood_check = classifier, card, ood_check
-        outputs = [classifier.get_layer(name).output for name in ("logit", "pooling")]
-        self._network = keras.Model(classifier.inputs[0], outputs)
+        self._network = keras.Model(
+            classifier.inputs[0], [classifier.get_layer("logit").output, model.ood.features(classifier)]
+        )
         self.size = int(classifier.input_shape[1])
         self.threshold = float(card["threshold"])
 
@@ -57,7 +58,7 @@ class Predictor:
         return self._see(pixels)[0]
 
     def _see(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What `probabilities` gives, and the model's pooled features, float32 (n, d)."""
+        """What `probabilities` gives, and what the out-of-distribution check sees, float32 (n, d)."""
         seen = self._network(keras.ops.convert_to_tensor(pixels[..., None], "float32"), training=False)
         logits, features = map(keras.ops.convert_to_numpy, seen)
         return evaluation.calibrate(logits[:, 0].astype(np.float64), self.card["calibration"]), features

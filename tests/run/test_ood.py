@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import model, phantom, predict
+from helpers import config, model, phantom, predict
 from helpers.config import InputError
-from tests import not_radiographs
+from tests import not_radiographs, notebook_code
 from tests.conftest import planted_film
 
 
@@ -114,6 +115,20 @@ def test_a_check_of_before_features_is_read_and_finds_no_frame_unusual(ood_check
     assert np.array_equal(older.judge(films), ood_check.judge(films))
     assert not older.unusual_frames(films).any()
     assert ood_check.unusual_frames(films[:110]).mean() == pytest.approx(0.05, abs=0.02)
+
+
+def test_the_features_are_those_of_middle_layers():
+    settings = config.make_settings("smoke", {"backbone": "SmallCNN", "weights": "none"})
+    classifier = notebook_code.add_head(model.build_backbone(settings), settings)
+    sizes = [one.shape[1] for one in model.ood.feature_maps(classifier)]
+    assert sizes == [16, 8], "of 64 pixels"
+    channels = sum(one.shape[-1] for one in model.ood.feature_maps(classifier))
+    film = np.full((1, 64, 64, 1), 128, np.float32)
+    seen = model.ood.feature_model(classifier).predict(film, verbose=0)
+    assert seen.shape == (1, 2 * channels)
+    first = keras.Model(classifier.inputs[0], model.ood.feature_maps(classifier)[0]).predict(film, verbose=0)[0]
+    wanted = np.concatenate([first.mean(axis=(0, 1)), first.std(axis=(0, 1))])
+    np.testing.assert_allclose(seen[0, : len(wanted)], wanted, atol=1e-5)
 
 
 @pytest.fixture
