@@ -102,7 +102,8 @@ def describe(settings: Settings, run: Path) -> str:
         textwrap.fill(versions_line, 80, initial_indent="versions  ", subsequent_indent=" " * 10),
     ]
     if settings.phantoms:
-        lines.append("note      phantoms: the numbers below measure the machinery, not medicine")
+        lines.append("note      The images are drawn by code. The numbers show that the code works.")
+        lines.append("          They say nothing about real patients.")
     if settings.traps != "none":
         lines.append(textwrap.fill(TRAPS[settings.traps], 80, initial_indent="broken    ", subsequent_indent=" " * 10))
     return "\n".join(lines)

@@ -239,7 +239,7 @@ def _why_not_file(path: str, name: str) -> str:
         return why
     if named or _starts_as_image(Path(path)):
         return ""
-    return f"no image that is read ({storage.writable(Path(name).suffix.lower()) or 'no suffix'})"
+    return f"a file type we do not read ({storage.writable(Path(name).suffix.lower()) or 'no suffix'})"
 
 
 def _starts_as_image(file: Path) -> bool:

@@ -28,7 +28,7 @@ from helpers import config, dataset, evaluation, storage
 from helpers.run import provenance, state
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-BANNER = "Phantom run: images drawn by code. The numbers measure the machinery, not medicine."
+BANNER = "Phantom run: images drawn by code. The numbers show that the code works. They say nothing about patients."
 LEFT_OUT = "A picture is left out: only the plots of a report are published."
 TRAINED = {"pretraining": "03", "head": "03", "fine_tuning": "04"}  # which notebook has which training
 SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"]

@@ -77,10 +77,10 @@ def one_parameters_cell(notebook: Notebook) -> Iterator[str]:
 
 
 def set_up_is_one_cell(notebook: Notebook) -> Iterator[str]:
-    """The clone is found by the same lines in all, then come the imports of helpers, and the settings are printed."""
+    """The project is found by the same lines in all, then come the imports of helpers, and the settings are printed."""
     opening, cell = notebook_opening(Notebook(STEMS[0])), notebook.code[1]
     if not cell.startswith(opening):
-        yield "its second code cell does not find the clone by the same lines as the others do"
+        yield "its second code cell does not find the project by the same lines as the others do"
     if sum(bool(line.strip()) for line in cell.splitlines()) > SET_UP_LINES:
         yield f"its set-up has more than {SET_UP_LINES} lines"
     if "settings, folder = config.notebook_settings(globals())" not in cell or "print(config.describe(" not in cell:
@@ -90,8 +90,8 @@ def set_up_is_one_cell(notebook: Notebook) -> Iterator[str]:
 
 
 def notebook_opening(notebook: Notebook) -> str:
-    """The lines of the set-up up to where the clone is found."""
-    head, last, _ = notebook.code[1].partition("sys.path.insert(0, clone)\n")
+    """The lines of the set-up up to where the project is found."""
+    head, last, _ = notebook.code[1].partition("sys.path.insert(0, project)\n")
     return head + last
 
 
@@ -176,7 +176,7 @@ def exercises_and_solutions_are_stored_alike() -> Iterator[str]:
         for notebook in (Notebook(f"{folder}/{stem}") for stem in there):
             complaints = [*stored_without_outputs(notebook), *one_parameters_cell(notebook)]
             if not notebook.code[1].startswith(set_up):
-                complaints.append("its second cell does not find the clone as the other notebooks do")
+                complaints.append("its second cell does not find the project as the other notebooks do")
             yield from (f"notebooks/{notebook.stem}.ipynb: {complaint}" for complaint in complaints)
 
 

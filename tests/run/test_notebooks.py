@@ -52,7 +52,7 @@ def test_with_the_clone_s_environment_a_notebook_runs_anywhere(other_clone, tmp_
 def test_with_another_environment_outside_the_clone_a_notebook_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "conda"))
-    with pytest.raises(AssertionError, match=r"no clone of this project around .*: work in it, or .* --cwd"):
+    with pytest.raises(AssertionError, match=r"not at or above .*: start Jupyter \(or papermill\) inside it"):
         exec(FINDING, {})
 
 

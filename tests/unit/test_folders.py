@@ -124,8 +124,8 @@ def test_masks_are_no_films(tmp_path, path):
         ("augmented/IM-1.png", "an augmented copy"), ("Thumbs.db", "hidden, or a file of the system"),
         ("desktop.ini", "hidden, or a file of the system"), ("@eaDir/x.jpg", "hidden, or a file of the system"),
         (".ipynb_checkpoints/a-checkpoint.jpeg", "hidden, or a file of the system"),
-        ("notes.txt", "no image that is read (.txt)"), ("scan.nii.gz", "no image that is read (.gz)"),
-        ("README", "no image that is read (no suffix)"), ("DICOMDIR", "an index of DICOM files"),
+        ("notes.txt", "a file type we do not read (.txt)"), ("scan.nii.gz", "a file type we do not read (.gz)"),
+        ("README", "a file type we do not read (no suffix)"), ("DICOMDIR", "an index of DICOM files"),
         ("PNEUMONIA/a.jpeg", "in NORMAL, but in PNEUMONIA as well"), ("val/a.jpeg", "in NORMAL, but in val as well"),
     ],
 )  # fmt: skip
