@@ -31,7 +31,7 @@ RECIPES: dict[str, dict] = {
         "head_epochs": 10,
         "batch_size": 16,
         "unfrozen_layers": -1,
-        "fine_tuning_epochs": 8,
+        "fine_tuning_epochs": 13,
         "fine_tuning_rate": 3e-4,
         "rate_schedule": "warm-up",
         "weight_average": 0.997,  # the last 300 steps or so, about an epoch
