@@ -80,8 +80,8 @@ def describe_operating_point(card: dict, threshold: float) -> str:
     turned = {"value": "value", "low": "high", "high": "low"}
     alarms = {end: None if specificity[of] is None else 1 - specificity[of] for end, of in turned.items()}
     tested = card["metrics"]["test"]["n"]
-    text = f"{start} found {_of_100(sensitivity)} images with pneumonia. It gave {_of_100(alarms)} normal images a false "
-    text += f"alarm. This was measured on {tested} test images."
+    text = f"{start} found {_of_100(sensitivity)} images with pneumonia. It gave {_of_100(alarms)} normal images a "
+    text += f"false alarm. This was measured on {tested} test images."
     sure = card.get("certain") or {"n": 0}
     if own and sure["n"]:
         text += f" For {tested - sure['n']} of them the answer was uncertain. Of the other {sure['n']} answers, "
