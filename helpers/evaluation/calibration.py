@@ -131,8 +131,8 @@ def calibration_effect(
     DataFrame
         Rows "before", "after", and "after, for the prevalence here" (the odds times the ratio of both prior odds;
         only where `fitted_at` is given, both classes are there and something could be fitted). Columns: ECE; ECE if
-        perfect, its mean over 200 draws of labels from these very probabilities; Brier score; minus before, as text,
-        the difference of Brier scores with its 95% interval, paired by patient.
+        perfect, its mean over 200 draws of labels from these very probabilities; Brier score; minus before, the
+        difference of Brier scores, with its 95% interval, low to high, paired by patient (NaN: none).
 
     References
     ----------
@@ -151,9 +151,9 @@ def calibration_effect(
         found = measure(positive, probabilities, 0.5)
         perfect = [measure(rng.random(len(logits)) < probabilities, probabilities, 0.5)["ece"] for _ in range(200)]
         rows[kind] = {"ECE": found["ece"], "ECE if perfect": np.mean(perfect), "Brier score": found["brier"]}
-        rows[kind]["minus before"] = "–"
         if kind != "before":
             pair = (kinds["before"], 0.5), (probabilities, 0.5)
             change = paired_differences(positive, *pair, patients, resamples, seed)["brier"]
-            rows[kind]["minus before"] = "{difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**change)
-    return pd.DataFrame(rows).T
+            rows[kind] |= {"minus before": change["difference"], "low": change["low"], "high": change["high"]}
+    columns = ["ECE", "ECE if perfect", "Brier score", "minus before", "low", "high"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)

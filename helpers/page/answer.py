@@ -76,14 +76,16 @@ def describe_operating_point(card: dict, threshold: float) -> str:
         return "Nothing has been measured at this " + ("model's threshold." if own else "threshold.")
     at, *rates = point
     start = f"At its threshold of {at:.3f} this model" if own else f"At a threshold of {at:.2f} it"
-    found, spared = map(_of_100, rates)
-    text = (
-        f"{start} found {found} images with pneumonia (sensitivity) and raised no alarm for {spared} normal images "
-        f"(specificity), on {card['metrics']['test']['n']} test images."
-    )
+    sensitivity, specificity = rates
+    turned = {"value": "value", "low": "high", "high": "low"}
+    alarms = {end: None if specificity[of] is None else 1 - specificity[of] for end, of in turned.items()}
+    tested = card["metrics"]["test"]["n"]
+    text = f"{start} found {_of_100(sensitivity)} images with pneumonia. It gave {_of_100(alarms)} normal images a "
+    text += f"false alarm. This was measured on {tested} test images."
     sure = card.get("certain") or {"n": 0}
     if own and sure["n"]:
-        text += f" Of the {sure['n']} outside its uncertain range, {sure['right']} answers were right."
+        text += f" For {tested - sure['n']} of them the answer was uncertain. Of the other {sure['n']} answers, "
+        text += f"{sure['right']} were right."
     if not own:
         text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."
     return text

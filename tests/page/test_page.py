@@ -211,7 +211,7 @@ def test_the_empty_page_says_what_it_is_for_and_which_model_it_uses(visit):
     expect(visit.slider("Threshold")).to_be_hidden()  # nothing to decide yet
     visit.fold_out("About this model")
     visit.expect_text("Model: data/pretrained")
-    visit.expect_text("90 of 100 images with pneumonia (sensitivity) and raised no alarm for 80 of 100 normal images")
+    visit.expect_text("90 of 100 images with pneumonia. It gave 20 of 100 normal images a false alarm.")
 
 
 def test_of_the_notebook_only_the_tool_is_on_the_page(visit):
@@ -457,7 +457,7 @@ def test_the_threshold_moves_decisions_by_keyboard_and_predicts_nothing_anew(vis
     visit.slider("Threshold").get_by_role("slider").focus()
     visit.page.keyboard.press("End")
     visit.expect_text("threshold 1.000")
-    visit.expect_text("At a threshold of 1.00 it found 0 of 100 images with pneumonia (sensitivity)")
+    visit.expect_text("At a threshold of 1.00 it found 0 of 100 images with pneumonia.")
     after = visit.table()[-1]
     assert (after["decision"], after["probability"]) == ("NORMAL", before["probability"])
     assert after["seconds"] == before["seconds"]
