@@ -12,7 +12,7 @@ import textwrap
 from importlib import metadata
 from pathlib import Path
 
-from helpers.config.recipes import PROFILES, RECIPES
+from helpers.config.recipes import PHANTOMS, PROFILES, RECIPES
 from helpers.config.settings import AUGMENTATIONS, BACKBONES, BASIC, FEWEST_PHANTOMS, FIELDS, LABELS, SUFFIXES, TRAPS
 from helpers.config.settings import WEIGHTS, InputError, Settings
 from helpers.config.values import drawn_into, expanded, list_settings, make_settings, non_default, parse_assignments
@@ -102,8 +102,7 @@ def describe(settings: Settings, run: Path) -> str:
         textwrap.fill(versions_line, 80, initial_indent="versions  ", subsequent_indent=" " * 10),
     ]
     if settings.phantoms:
-        lines.append("note      The images are drawn by code. The numbers show that the code works.")
-        lines.append("          They say nothing about real patients.")
+        lines.append(textwrap.fill(PHANTOMS, 80, initial_indent="note      ", subsequent_indent=" " * 10))
     if settings.traps != "none":
         lines.append(textwrap.fill(TRAPS[settings.traps], 80, initial_indent="broken    ", subsequent_indent=" " * 10))
     return "\n".join(lines)

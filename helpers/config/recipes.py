@@ -86,6 +86,8 @@ PROFILES: dict[str, dict] = {
     },
     "chest_xray": {"recipe": "full", "deterministic": False, "mixed_precision": True},
 }
+# What the pages of a run of phantoms say at their top.
+PHANTOMS = "The images are drawn by code. The numbers show that the code works. They say nothing about patients."
 # What can be broken on purpose in a run of phantoms, as the top of its pages says it.
 TRAPS = {
     "patients": "each film of train is named as if it were another patient's, so that a patient can be on both sides.",

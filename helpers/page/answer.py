@@ -76,12 +76,10 @@ def describe_operating_point(card: dict, threshold: float) -> str:
         return "Nothing has been measured at this " + ("model's threshold." if own else "threshold.")
     at, *rates = point
     start = f"At its threshold of {at:.3f} this model" if own else f"At a threshold of {at:.2f} it"
-    sensitivity, specificity = rates
-    turned = {"value": "value", "low": "high", "high": "low"}
-    alarms = {end: None if specificity[of] is None else 1 - specificity[of] for end, of in turned.items()}
+    found, spared = map(_of_100, rates)
     tested = card["metrics"]["test"]["n"]
-    text = f"{start} found {_of_100(sensitivity)} images with pneumonia. It gave {_of_100(alarms)} normal images a "
-    text += f"false alarm. This was measured on {tested} test images."
+    text = f"{start} found {found} images with pneumonia. It gave {spared} normal images no alarm. "
+    text += f"This was measured on {tested} test images."
     sure = card.get("certain") or {"n": 0}
     if own and sure["n"]:
         text += f" For {tested - sure['n']} of them the answer was uncertain. Of the other {sure['n']} answers, "

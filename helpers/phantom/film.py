@@ -1,7 +1,7 @@
 """From a chest to a film: the exposure, and how a hospital takes, marks and stores its films.
 
 A film is a projection. Exposure, scatter, noise and the display's window make grey values of the optical depths that
-`anatomy` adds up. The phantoms measure the machinery, never medicine.
+`anatomy` adds up. The phantoms show that the code works. They say nothing about patients.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from helpers import config, dataset, evaluation, storage
 from helpers.run import provenance, state
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-BANNER = "Phantom run: images drawn by code. The numbers show that the code works. They say nothing about patients."
+BANNER = f"Phantom run. {config.PHANTOMS}"
 LEFT_OUT = "A picture is left out: only the plots of a report are published."
 TRAINED = {"pretraining": "03", "head": "03", "fine_tuning": "04"}  # which notebook has which training
 SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"]
@@ -137,9 +137,8 @@ def _finish(page: str, published: Sequence[str]) -> str:
     Of a page that is one of `published` (stems), pictures go that are not of a cell with the tag "plot".
     """
     soup = BeautifulSoup(page, "html.parser")
-    for part in soup.select(
-        "main script, main style"
-    ):  # pandas gives each table a style; the still picture needs its own
+    # pandas gives each table a style; the still picture needs its own
+    for part in soup.select("main script, main style"):
         if not (part.name == "style" and part.find_next_sibling(class_="xray")):
             part.decompose()
     for picture in soup.select("main :is(img, svg, canvas, video, object, embed, iframe)") if published else ():

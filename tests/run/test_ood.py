@@ -123,7 +123,7 @@ def test_the_features_are_those_of_middle_layers():
     sizes = [one.shape[1] for one in model.ood.feature_maps(classifier)]
     assert sizes == [16, 8], "of 64 pixels"
     channels = sum(one.shape[-1] for one in model.ood.feature_maps(classifier))
-    film = np.full((1, 64, 64, 1), 128, np.float32)
+    film = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 1)).astype(np.float32)
     seen = model.ood.feature_model(classifier).predict(film, verbose=0)
     assert seen.shape == (1, 2 * channels)
     first = keras.Model(classifier.inputs[0], model.ood.feature_maps(classifier)[0]).predict(film, verbose=0)[0]

@@ -354,7 +354,7 @@ def test_describe_says_what_a_phantom_run_is_worth():
     text = config.describe(make_settings("smoke", {"seed": 42, "phantoms": 61}), config.REPORTS / "smoke")
     assert "61 phantom patients" in text
     assert "seed      42" in text
-    assert "nothing about real patients" in text
+    assert "nothing about patients" in text
     assert f"run       {Path('reports') / 'smoke'}\n" in text
     for package, number in config.versions().items():
         assert f"{package} {number}" in " ".join(text.split())
