@@ -188,7 +188,8 @@ def table(summary: dict, baseline: bool = False) -> pd.DataFrame:
         labels = [True] * (tp + fn) + [False] * (fp + tn)
         always = measure(labels, [summary["prevalence"]] * len(labels), 0.0)
         texts = {in_words(name): "–" if value is None else f"{value:.3f}" for name, value in always.items()}
-        found["baseline"] = found["metric"].map(texts).fillna("–")
+        texts |= {f"sensitivity, {name}": texts["sensitivity"] for name, _ in parts}
+        found["baseline"] = found["metric"].map(texts)
     return found
 
 
