@@ -1,5 +1,6 @@
 """From bytes to pixels: JPEG, PNG, DICOM and other files, and the array of all images of a run."""
 
+from helpers.images.ahead import read_all
 from helpers.images.decode import MOST_PIXELS, quantisation
 from helpers.images.cache import load_cache, new_array, save_cache, scratch_array
 from helpers.images.dicom import looks_like_dicom

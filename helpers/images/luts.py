@@ -28,10 +28,17 @@ def to_grey(dicom: pydicom.Dataset, frame: np.ndarray, layout: Layout, native: b
     rescaled, nominal, step = _modality(dicom, layout, notes)
     shown = _presentation(dicom, rescaled(aligned(some[~padded(some)])), nominal, step, notes)
     falling = layout.photometric == "MONOCHROME1" or text(dicom, "PresentationLUTShape") == "INVERSE"
+
+    def greyed(values: np.ndarray) -> np.ndarray:
+        grey = greys.to_uint8(shown(rescaled(aligned(values))))
+        return np.where(padded(values), 0, 255 - grey if falling else grey)
+
+    if (size := frame.dtype.itemsize) <= 2:  # a film has more pixels than values: compute each value once
+        table = greyed(np.arange(256**size, dtype=f"u{size}").view(frame.dtype))
+        return table[frame.view(f"u{size}")]
     grey = np.empty(frame.shape, np.uint8)
     for rows in greys.strips(grey):
-        strip = greys.to_uint8(shown(rescaled(aligned(frame[rows]))))
-        grey[rows] = np.where(padded(frame[rows]), 0, 255 - strip if falling else strip)
+        grey[rows] = greyed(frame[rows])
     return grey
 
 

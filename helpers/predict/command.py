@@ -20,6 +20,7 @@ from helpers.config import InputError
 from helpers.predict.predictor import Predictor
 
 COLUMNS = ("path", "probability", "label", "threshold", "warnings", "error")
+MANY = 64  # files, from which on it pays to start processes that decode them
 
 
 def find_images(arguments: list[str]) -> Iterator[str]:
@@ -44,25 +45,24 @@ def _refuse(error: OSError) -> None:
 
 
 def predict_files(
-    predictor: Predictor, paths: Iterable[str], heat_folder: Path | None = None, age: float | None = None
+    predictor: Predictor,
+    paths: Iterable[str],
+    heat_folder: Path | None = None,
+    age: float | None = None,
+    processes: int = 0,
 ) -> Iterator[dict]:
     """A row of COLUMNS per path, in order, 16 images at a time; an unreadable image has `error` and no probability.
 
-    `age` in years holds where a file does not say it.
+    `age` in years holds where a file does not say it. Files are decoded by so many `processes` beside this one.
     """
-    remaining, done = iter(paths), 0
+    remaining, done = images.read_all(paths, processes), 0
     while group := list(islice(remaining, 16)):
-        decoded, errors = {}, {}
-        for path in group:
-            try:
-                found = images.read(path)
-                decoded[path] = found._replace(age=age) if found.age is None else found
-            except InputError as error:
-                errors[path] = str(error)
+        decoded = {path: found for path, found in group if not isinstance(found, InputError)}
+        decoded = {path: found._replace(age=age) if found.age is None else found for path, found in decoded.items()}
         predictions = dict(zip(decoded, predictor.predict_decoded(decoded.values()), strict=True)) if decoded else {}
-        for position, path in enumerate(group):
-            if path in errors:
-                yield dict.fromkeys(COLUMNS, "") | {"path": path, "error": errors[path]}
+        for position, (path, found) in enumerate(group):
+            if isinstance(found, InputError):
+                yield dict.fromkeys(COLUMNS, "") | {"path": path, "error": str(found)}
                 continue
             prediction = predictions[path]
             if heat_folder:
@@ -131,8 +131,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error.filename} cannot be written: {error.strerror}.", file=sys.stderr)
         return 2
     heat_folder = Path(given.heatmaps) if given.heatmaps else None
+    processes = 0
+    if len(paths) >= MANY:
+        processes = os.cpu_count() or 1
+        predictor.trace()
     rows = tqdm(
-        predict_files(predictor, paths, heat_folder, given.age),
+        predict_files(predictor, paths, heat_folder, given.age, processes),
         total=len(paths),
         disable=True if output.isatty() else None,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from helpers import evaluation, explain, images, model
 from helpers.config import InputError
@@ -41,6 +43,7 @@ class Predictor:
         self._network = keras.Model(
             classifier.inputs[0], [classifier.get_layer("logit").output, model.ood.features(classifier)]
         )
+        self._call = functools.partial(self._network, training=False)
         self.size = int(classifier.input_shape[1])
         self.threshold = float(card["threshold"])
 
@@ -53,13 +56,22 @@ class Predictor:
             raise InputError(f"the model in {folder} has no threshold yet: run 05_evaluation first.")
         return cls(classifier, card, model.ood.load(folder) if "guard_sha256" in card else None)
 
+    def trace(self) -> None:
+        """Compute as one graph from now on, for many images: a quarter faster, after two seconds for making it.
+
+        TensorFlow rewrites no graph of this process any more: a rewritten one would round in other places.
+        """
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        signature = [tf.TensorSpec((None, self.size, self.size, 1))]
+        self._call = tf.function(self._call, signature)
+
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Calibrated P(pneumonia), float64 (n,), of pixels (n, size, size), 0-255."""
         return self._see(pixels)[0]
 
     def _see(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What `probabilities` gives, and what the out-of-distribution check sees, float32 (n, d)."""
-        seen = self._network(keras.ops.convert_to_tensor(pixels[..., None], "float32"), training=False)
+        seen = self._call(keras.ops.convert_to_tensor(pixels[..., None], "float32"))
         logits, features = map(keras.ops.convert_to_numpy, seen)
         return evaluation.calibrate(logits[:, 0].astype(np.float64), self.card["calibration"]), features
 
@@ -75,7 +87,7 @@ class Predictor:
         strange, inverted = (
             self.ood_check.judge(pixels, features) if self.ood_check else np.zeros((2, len(pixels)), bool)
         )
-        framing = self._frame_decides([one.pixels for one in decoded], pixels, probabilities) & ~strange
+        framing = self._frame_decides([one.pixels for one in decoded], pixels, probabilities, ~strange)
         parts = zip(decoded, pixels, strange, inverted, framing, probabilities, strict=True)
         for one, seen, odd, turned, parting, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
@@ -95,10 +107,12 @@ class Predictor:
         if warning := age_warning(self.card, one.age):
             yield warning
 
-    def _frame_decides(self, decoded: list[np.ndarray], pixels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """bool (n,): whose label is another one in another frame, of those whose frame is unlike most in training."""
+    def _frame_decides(
+        self, decoded: list[np.ndarray], pixels: np.ndarray, probabilities: np.ndarray, asked: np.ndarray
+    ) -> np.ndarray:
+        """bool (n,): whose label is another one in another frame, of those `asked` whose frame is unlike most others."""
         found = np.zeros(len(pixels), bool)
-        rows = np.flatnonzero(self.ood_check.unusual_frames(pixels)) if self.ood_check else np.empty(0, int)
+        rows = np.flatnonzero(asked & self.ood_check.unusual_frames(pixels)) if self.ood_check else np.empty(0, int)
         for share in FRAMES if len(rows) else ():
             other = np.stack([images.resize(reframed(decoded[row], share), self.size) for row in rows])
             found[rows] |= (self.probabilities(other) >= self.threshold) != (probabilities[rows] >= self.threshold)
