@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -27,7 +28,7 @@ def read_all(paths: Iterable[str], processes: int = 0) -> Iterator[tuple[str, De
     if not processes:
         yield from ((path, _attempt(path)) for path in paths)
         return
-    remaining, pool = iter(paths), _pool(processes)
+    remaining, pool, single = iter(paths), _pool(processes), _pool(1)  # no process is started before it is needed
     waiting: deque[tuple[str, ProcessPoolExecutor, Future]] = deque()
     try:
         while True:
@@ -38,28 +39,22 @@ def read_all(paths: Iterable[str], processes: int = 0) -> Iterator[tuple[str, De
             try:
                 found = future.result()
             except BrokenProcessPool:  # by this file, or by another that was being decoded
-                found = _read_alone(path)
                 pool = _pool(processes) if pool is asked else pool
+                try:
+                    found = _submit(single, path).result()
+                except BrokenProcessPool:
+                    found = InputError(f"{path} cannot be read as an image: decoding it ended the process.")
+                    single = _pool(1)
             yield path, found
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for one in (pool, single):
+            one.shutdown(wait=False, cancel_futures=True)
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
-    """Processes that begin from nothing: TensorFlow's threads do not survive a fork."""
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin)
-
-
-def _begin() -> None:
-    """In a new process: leave an interruption to the one that asked, and end when that has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+    """Processes that begin from nothing, since TensorFlow's threads survive no fork, and leave ctrl-C to this one."""
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
 def _attempt(path: str) -> Decoded | InputError:
@@ -69,18 +64,26 @@ def _attempt(path: str) -> Decoded | InputError:
         return error
 
 
+def _attempt_there(path: str) -> Decoded | InputError:
+    """`_attempt` in another process, which ends when the one that asked does, however that ends."""
+    _end_with_parent()
+    return _attempt(path)
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    def follow() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def _submit(pool: ProcessPoolExecutor, path: str) -> Future:
     try:
-        return pool.submit(_attempt, path)
+        return pool.submit(_attempt_there, path)
     except BrokenProcessPool as error:
         broken: Future = Future()
         broken.set_exception(error)
         return broken
-
-
-def _read_alone(path: str) -> Decoded | InputError:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(_attempt, path).result()
-        except BrokenProcessPool:
-            return InputError(f"{path} cannot be read as an image: it is damaged so badly that decoding ends at once.")

@@ -110,7 +110,7 @@ class Predictor:
     def _frame_decides(
         self, decoded: list[np.ndarray], pixels: np.ndarray, probabilities: np.ndarray, asked: np.ndarray
     ) -> np.ndarray:
-        """bool (n,): whose label is another one in another frame, of those `asked` whose frame is unlike most others."""
+        """bool (n,): whose label is another one in another frame, of those `asked` whose frame is unusual."""
         found = np.zeros(len(pixels), bool)
         rows = np.flatnonzero(asked & self.ood_check.unusual_frames(pixels)) if self.ood_check else np.empty(0, int)
         for share in FRAMES if len(rows) else ():

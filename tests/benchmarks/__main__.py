@@ -223,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--patients", type=int, default=900, help="phantom patients of the smaller run for memory")
-    parser.add_argument("--files", type=int, default=1000, help="JPEGs to predict, and a fifth as many DICOM files")
+    parser.add_argument("--files", type=int, default=1000, help="JPEGs to predict, and DICOM files")
     parser.add_argument("--many", type=int, nargs=2, default=(5_000, 50_000), help="small files for 01 and 02")
     parser.add_argument("--profile", default="demo", help="of the run that is compared with its cells")
     parser.add_argument("--only", nargs="+", default=PARTS, choices=PARTS, metavar="PART", help=", ".join(PARTS))

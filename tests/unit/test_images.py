@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import multiprocessing
 import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 import warnings
 import zlib
@@ -13,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from PIL import Image
@@ -25,7 +29,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from helpers import images
+from helpers import config, images
 from helpers.config import InputError
 from tests.conftest import dicom, transcoded
 
@@ -706,3 +710,62 @@ def test_jpeg_2000_of_a_wrong_depth_is_refused_in_words(tmp_path):
     """A depth of 79 bits in the frame's header: gdcm ends the process on it."""
     with pytest.raises(InputError, match=r"decoded here|damaged"):
         images.read_image(reframed(tmp_path, "JPEG2000Lossless", lambda frame: frame[:42] + b"\x4e" + frame[43:]))
+
+
+# Many files
+
+
+class Deadly(str):
+    """The path of a file that ends the process that is to decode it."""
+
+    __slots__ = ()
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_many_files_are_read_in_order_in_processes_as_in_one(tmp_path):
+    for k in range(40):
+        (tmp_path / f"{k:02d}.png").write_bytes(encode(Image.fromarray(RAMP + k)) if k % 9 else b"broken")
+    paths = [str(file) for file in sorted(tmp_path.iterdir())]
+    for (path, found), (same, alone) in zip(images.read_all(paths, 2), images.read_all(paths), strict=True):
+        assert path == same
+        if isinstance(alone, InputError):
+            assert str(found) == str(alone)
+        else:
+            assert np.array_equal(found.pixels, alone.pixels)
+            assert found[1:] == alone[1:]
+
+
+def test_a_file_that_ends_its_process_loses_no_other(tmp_path):
+    (tmp_path / "film.png").write_bytes(encode(Image.fromarray(RAMP)))
+    paths = [str(tmp_path / "film.png")] * 6
+    paths[2:2] = [Deadly(paths[0])]
+    found = [one for _, one in images.read_all(paths, 2)]
+    assert "decoding it ended the process" in str(found.pop(2))
+    assert [np.array_equal(one.pixels, RAMP) for one in found] == [True] * 6
+
+
+def test_processes_that_were_killed_lose_no_file(tmp_path):
+    (tmp_path / "film.png").write_bytes(encode(Image.fromarray(RAMP)))
+    reading = images.read_all([str(tmp_path / "film.png")] * 50, 2)
+    next(reading)
+    for process in multiprocessing.active_children():
+        process.kill()
+    assert [np.array_equal(found.pixels, RAMP) for _, found in reading] == [True] * 49
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signal there")
+def test_no_process_outlives_a_killed_one_that_asked(tmp_path):
+    (tmp_path / "film.png").write_bytes(encode(Image.fromarray(RAMP)))
+    code = (
+        "import sys; from helpers import images; reading = images.read_all([sys.argv[1]] * 50, 2)\n"
+        "for found in reading: print('one', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "film.png"]
+    with subprocess.Popen(command, cwd=config.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"one\n"
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    assert len(started) >= 2
+    assert not psutil.wait_procs(started, timeout=60)[1]

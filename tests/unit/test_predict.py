@@ -8,12 +8,16 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from helpers import config, images, model, predict, storage
@@ -421,14 +425,55 @@ def test_long_names_have_heatmaps_too(command, tmp_path):
     assert len(list((tmp_path / "heat").iterdir())) == 1
 
 
-def test_images_are_read_as_rows_are_asked_for(predictor, folder, monkeypatch):
-    """Constant memory: a batch of 16 at a time, however many there are."""
+@pytest.mark.parametrize(("processes", "most"), [(0, 16), (2, 48)])
+def test_images_are_read_as_rows_are_asked_for(predictor, folder, processes, most):
+    """Constant memory: a batch of 16 at a time, and 32 ahead of it, however many there are."""
     opened = []
-    read = images.read
-    monkeypatch.setattr(images, "read", lambda path: opened.append(path) or read(path))
-    rows = predict.predict_files(predictor, (str(folder / "a.PNG") for _ in range(10**9)))
+    paths = (opened.append(k) or str(folder / "a.PNG") for k in range(10**9))
+    rows = predict.predict_files(predictor, paths, processes=processes)
     assert next(rows)["label"]
-    assert len(opened) == 16
+    assert len(opened) <= most
+    rows.close()
+
+
+@pytest.fixture
+def many(tmp_path):
+    """So many images that processes are started for them; one cannot be read."""
+    folder = tmp_path / "very many"
+    folder.mkdir()
+    for k in range(predict.command.MANY + 9):
+        content = png(planted_film((k % 20, 5) if k % 2 else None, 40 + k, k))
+        (folder / f"{k:02d}.png").write_bytes(content if k != 20 else b"broken")
+    yield folder
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})  # which `trace` sets
+
+
+def test_many_images_are_predicted_to_the_bit_as_few_are(predictor, command, many):
+    status, rows, said = command(many)
+    assert status == 1
+    assert "1 of 73 images could not be read" in said
+    assert rows == list(predict.predict_files(predictor, predict.command.find_images([str(many)])))
+    assert {row["label"] for row in rows} == {"", "PNEUMONIA", "NORMAL"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other signals there")
+def test_ctrl_c_among_many_images_is_quiet_and_leaves_no_process(planted_folder, many, tmp_path):
+    table, words = tmp_path / "table.csv", [str(many)] * 300
+    process = subprocess.Popen(
+        [sys.executable, "-m", "helpers.predict", "--model", planted_folder, "--csv", table, *words],
+        cwd=config.ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    while not (table.exists() and table.stat().st_size):
+        assert process.poll() is None
+        time.sleep(0.1)
+    started = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted: the table holds the rows that were done."
+    assert "Traceback" not in said
+    assert started
+    assert not psutil.wait_procs(started, timeout=60)[1]
 
 
 def test_the_command_line_speaks_to_people_only_when_asked(planted_folder, folder, tmp_path):
