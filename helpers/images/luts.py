@@ -33,12 +33,13 @@ def to_grey(dicom: pydicom.Dataset, frame: np.ndarray, layout: Layout, native: b
         grey = greys.to_uint8(shown(rescaled(aligned(values))))
         return np.where(padded(values), 0, 255 - grey if falling else grey)
 
+    curve, values = greyed, frame
     if (size := frame.dtype.itemsize) <= 2:  # a film has more pixels than values: compute each value once
-        table = greyed(np.arange(256**size, dtype=f"u{size}").view(frame.dtype))
-        return table[frame.view(f"u{size}")]
+        table, values = greyed(np.arange(256**size, dtype=f"u{size}").view(frame.dtype)), frame.view(f"u{size}")
+        curve = table.__getitem__
     grey = np.empty(frame.shape, np.uint8)
     for rows in greys.strips(grey):
-        grey[rows] = greyed(frame[rows])
+        grey[rows] = curve(values[rows])
     return grey
 
 

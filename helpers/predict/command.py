@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     heat_folder = Path(given.heatmaps) if given.heatmaps else None
     processes = 0
     if len(paths) >= MANY:
-        processes = os.cpu_count() or 1
+        processes = min(8, os.cpu_count() or 1)
         predictor.trace()
     rows = tqdm(
         predict_files(predictor, paths, heat_folder, given.age, processes),
