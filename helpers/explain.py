@@ -28,20 +28,35 @@ def heatmaps(classifier: keras.Model, pixels: np.ndarray, method: str = "Grad-CA
     The score is the logit, not the saturating probability, and the layer is the backbone's last. A map is divided by
     its maximum; where nothing speaks for pneumonia it is all zero. `method` is a key of METHODS.
     """
-    size = pixels.shape[1]
-    explainer = METHODS[method](model.logit_model(classifier), clone=False)
-    last, maps = model.backbone_layers(classifier)[-1].name, []
+    maps = last_maps(classifier)
+    below, above, found = keras.Model(classifier.inputs[0], maps), head(classifier), []
     for start in range(0, len(pixels), batch):
-        raw = explainer(
-            lambda output: output[:, 0] - keras.ops.stop_gradient(output[:, 0]),  # Grad-CAM++ takes its exponential
-            pixels[start : start + batch, ..., None].astype(np.float32),
-            penultimate_layer=last,
-            seek_penultimate_conv_layer=False,
-            expand_cam=False,
-            normalize_cam=False,
-        )
-        maps += [enlarge(np.asarray(one, np.float32), size) for one in np.asarray(raw)]
-    return np.stack(maps)
+        seen = below(pixels[start : start + batch, ..., None].astype(np.float32), training=False)
+        found.append(heatmaps_of(above, seen, pixels.shape[1], method))
+    return np.concatenate(found)
+
+
+def last_maps(classifier: keras.Model) -> keras.KerasTensor:
+    """What the backbone's last layer makes of the images."""
+    return model.backbone_layers(classifier)[-1].output
+
+
+def head(classifier: keras.Model) -> keras.Model:
+    """`classifier` after its `last_maps`, without the last sigmoid: maps to logits. All that the gradients pass."""
+    return keras.Model(last_maps(classifier), classifier.get_layer("logit").output)
+
+
+def heatmaps_of(above: keras.Model, maps: np.ndarray, size: int, method: str = "Grad-CAM") -> np.ndarray:
+    """What `heatmaps` gives, from the `head` of a classifier and its `last_maps` of the images, (n, h, w, channels)."""
+    raw = METHODS[method](above, clone=False)(
+        lambda output: output[:, 0] - keras.ops.stop_gradient(output[:, 0]),  # Grad-CAM++ takes its exponential
+        maps,
+        penultimate_layer=0,
+        seek_penultimate_conv_layer=False,
+        expand_cam=False,
+        normalize_cam=False,
+    )
+    return np.stack([enlarge(np.asarray(one, np.float32), size) for one in np.asarray(raw)])
 
 
 def enlarge(heat: np.ndarray, size: int) -> np.ndarray:

@@ -36,6 +36,7 @@ class App(Layout):
 
     def __init__(self, predictor: predict.Predictor, samples: dict[str, Path | bytes], name: str = ""):
         self.predictor, self.samples, self.name = predictor, samples, name
+        predictor.trace()
         self.answers: list[Answer] = []
         self.worker = ThreadPoolExecutor(1, _WORKER)
         self._drawing = threading.RLock()  # the worker and the person's own events draw on one page

@@ -40,10 +40,9 @@ class Predictor:
 
     def __init__(self, classifier: keras.Model, card: dict, ood_check: model.ood.OodCheck | None = None):
         self.classifier, self.card, self.ood_check = classifier, card, ood_check
-        self._network = keras.Model(
-            classifier.inputs[0], [classifier.get_layer("logit").output, model.ood.features(classifier)]
-        )
-        self._call = functools.partial(self._network, training=False)
+        outputs = [classifier.get_layer("logit").output, model.ood.features(classifier), explain.last_maps(classifier)]
+        self._call = functools.partial(keras.Model(classifier.inputs[0], outputs), training=False)
+        self._head = explain.head(classifier)
         self.size = int(classifier.input_shape[1])
         self.threshold = float(card["threshold"])
 
@@ -71,8 +70,7 @@ class Predictor:
 
     def _see(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What `probabilities` gives, and what the out-of-distribution check sees, float32 (n, d)."""
-        seen = self._call(keras.ops.convert_to_tensor(pixels[..., None], "float32"))
-        logits, features = map(keras.ops.convert_to_numpy, seen)
+        logits, features, _ = map(keras.ops.convert_to_numpy, self._call(pixels[..., None].astype(np.float32)))
         return evaluation.calibrate(logits[:, 0].astype(np.float64), self.card["calibration"]), features
 
     def predict(self, source: str | Path | bytes) -> Prediction:
@@ -125,7 +123,8 @@ class Predictor:
 
     def heatmap(self, prediction: Prediction, method: str = "Grad-CAM") -> np.ndarray:
         """float32 (size, size), 0-1: what spoke for pneumonia. `method` is a key of explain.METHODS."""
-        return explain.heatmaps(self.classifier, prediction.pixels[None], method)[0]
+        maps = self._call(prediction.pixels[None, ..., None].astype(np.float32))[2]
+        return explain.heatmaps_of(self._head, maps, self.size, method)[0]
 
 
 def reframed(image: np.ndarray, share: float) -> np.ndarray:

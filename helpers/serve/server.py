@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.ioloop import IOLoop
 from tornado.web import HTTPError, RedirectHandler
 from traitlets.config import Config
 from voila.app import Voila, VoilaKernelWebsocketHandler, VoilaShutdownKernelHandler
@@ -18,9 +21,21 @@ class Kernels(AsyncMappingKernelManager):
     """The kernels of the page, no more than MOST_VISITORS of them, so that visitors cannot use up the memory."""
 
     starting = 0
+    first: asyncio.Task[str] | None = None
+
+    def start_first(self) -> None:
+        """Start the first visitor's kernel, so that it imports TensorFlow while the browser opens."""
+        self.first = asyncio.create_task(self.start_new(path=""))
 
     async def start_kernel(self, **given) -> str:  # type: ignore[override]
-        """A new kernel's id; HTTP status 503 where all are taken."""
+        """The id of the first kernel, or of a new one; HTTP status 503 where all are taken."""
+        first, self.first = self.first, None
+        if first and (kernel := await first) in self:  # it is not when nobody came, and it was idle for too long
+            return kernel
+        return await self.start_new(**given)
+
+    async def start_new(self, **given) -> str:
+        """As `start_kernel`, but never the first."""
         if len(self) + self.starting >= MOST_VISITORS:
             raise HTTPError(503, f"{MOST_VISITORS} people are on this page, and it takes no more; come back later.")
         self.starting += 1
@@ -55,6 +70,11 @@ OURS = {VoilaKernelWebsocketHandler: Channels, VoilaShutdownKernelHandler: Shutd
 class Page(Voila):
     """Voila with our connections, below `base_url` and, for proxies that strip it, without."""
 
+    def listen(self) -> None:
+        """Serve until interrupted."""
+        IOLoop.current().add_callback(self.kernel_manager.start_first)
+        super().listen()
+
     def init_handlers(self) -> list:
         """What answers which address."""
         handlers = super().init_handlers()
@@ -81,6 +101,7 @@ def settings(ip: str, base_url: str, host: str) -> Config:
     given.VoilaConfiguration.multi_kernel_manager_class = Kernels
     given.VoilaConfiguration.prelaunch_hook = set_cookies
     given.VoilaConfiguration.file_allowlist = []  # the page, and no file beside the notebook
+    given.VoilaExecutor.startup_timeout = 600  # seconds; a kernel answers when it has imported TensorFlow
     given.Voila.config_file_paths = []
     given.Voila.tornado_settings = {
         "allow_remote_access": ip not in HERE,

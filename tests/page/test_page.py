@@ -24,6 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
@@ -590,6 +591,26 @@ def test_another_site_is_refused(visit, address):
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     upgrade |= {"Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==", "Origin": f"http://{elsewhere}"}
     assert status(f"{address}api/kernels/{visit.kernel()}/channels", upgrade) == 403
+
+
+def test_the_first_visitor_s_kernel_starts_before_they_come(browser, folder):
+    def kernels() -> list[str]:
+        """The command lines of the kernels."""
+        every = psutil.process_iter(["cmdline"])
+        serving = [
+            process for process in every if str(urllib.parse.urlsplit(url).port) in (process.info["cmdline"] or [])
+        ]
+        return [" ".join(child.cmdline()) for process in serving for child in process.children()]
+
+    with served(folder.parent.parent, "helpers.serve") as url:
+        end = time.monotonic() + 60
+        while not kernels() and time.monotonic() < end:
+            time.sleep(0.2)
+        assert len(kernels()) == 1
+        person = Visit(browser, url)
+        assert [f"kernel-{person.kernel()}.json" in command for command in kernels()] == [True]
+        person.leave()
+        Visit.all.remove(person)  # its console tells of the lost connection
 
 
 def test_the_page_answers_while_twenty_images_are_predicted(browser, address):

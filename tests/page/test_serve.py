@@ -141,6 +141,27 @@ def test_there_are_no_more_kernels_than_visitors_allowed_even_at_once(monkeypatc
     kernels._kernels.clear()
 
 
+def test_the_first_kernel_is_the_first_visitor_s_unless_it_was_ended(monkeypatch):
+    async def start(self, **given):
+        kernel = f"kernel {len(self._kernels)}"
+        self._kernels[kernel] = object()
+        return kernel
+
+    async def visits(ended: bool) -> list[str]:
+        kernels = server.Kernels()
+        kernels.start_first()
+        if ended:
+            await kernels.first
+            kernels._kernels["another"] = kernels._kernels.pop("kernel 0")
+        given = [await kernels.start_kernel() for _ in range(2)]
+        kernels._kernels.clear()
+        return given
+
+    monkeypatch.setattr(AsyncMappingKernelManager, "start_kernel", start)
+    assert asyncio.run(visits(ended=False)) == ["kernel 0", "kernel 1"]
+    assert asyncio.run(visits(ended=True)) == ["kernel 1", "kernel 2"]
+
+
 def test_a_start_that_fails_takes_nobody_s_place(monkeypatch):
     async def start(self, **given):
         raise OSError("no memory")
