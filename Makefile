@@ -34,8 +34,9 @@ setup: $(READY) ## build .venv from requirements/analysis.lock
 reports: $(READY) ## run the seven notebooks into reports/demo (or PROFILE=chest_xray, smoke)
 	$(PY) -m helpers.run --profile $(PROFILE) $(ARGS)
 
+# On two cores: one of three waits, for a kernel that starts, a browser or a page.
 test: $(DEV_READY) ## run all tests
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(DEV_READY) ## run the unit tests: the loop while you write
 	$(PY) -m pytest -n 2 --dist loadfile tests/unit $(ARGS)

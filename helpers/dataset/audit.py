@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from scipy.fft import dctn
-from scipy.stats import mannwhitneyu
 
 from helpers.dataset.manifest import Scan, parse_name
 
@@ -145,6 +144,8 @@ def shortcuts(scanned: Scan) -> pd.DataFrame:
     Mann and Whitney 1947, On a test of whether one of two random variables is stochastically larger than the other,
     Annals of Mathematical Statistics.
     """
+    from scipy.stats import mannwhitneyu  # takes a second, which commands save
+
     manifest, facts = scanned.manifest, scanned.facts
     candidates = {
         "JPEG compression": facts["quantisation"],

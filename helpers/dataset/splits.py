@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 
 from helpers import config, images
 from helpers.config import LABELS, InputError, Settings
@@ -71,6 +70,8 @@ def _held_out(train: pd.DataFrame, fraction: float, seed: int, fold: str) -> np.
         raise InputError("one class of train has a single patient: validation needs at least two of each class.")
     if isinstance(wanted, tuple) and folds > fewest:
         raise InputError(f"setting fold={fold}: one class of train has {fewest} patients, too few for {folds} folds.")
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second, which commands save
+
     splitter = StratifiedGroupKFold(min(folds, fewest), shuffle=True, random_state=seed)
     parts = list(splitter.split(train, train["label"] + train["subtype"], groups))
     if isinstance(wanted, tuple):

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
 
 from helpers.config import InputError
 from helpers.evaluation.differences import paired_differences
@@ -64,6 +63,8 @@ def fit_calibration(labels: ArrayLike, logits: ArrayLike) -> dict:
     target = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
     # A target t is t of an image with pneumonia and 1 - t of the same image without.
     scaled, twice = (logits - centre) / spread, np.repeat([True, False], logits.size)
+    from sklearn.linear_model import LogisticRegression  # takes a second, which commands save
+
     fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
     fit.fit(np.tile(scaled, 2)[:, None], twice, sample_weight=np.concatenate([target, 1 - target]))
     slope = float(fit.coef_[0, 0])

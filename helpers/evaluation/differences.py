@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.special import expit, logit, ndtr
 
 from helpers.evaluation.intervals import Z, estimates, logit_interval, means_drawn
 from helpers.evaluation.metrics import METRICS, Values, number
@@ -180,7 +179,7 @@ def _difference(a: dict, b: dict, drawn_a: np.ndarray, drawn_b: np.ndarray, pati
     else:
         low = difference - np.hypot(b["value"] - b["low"], a["high"] - a["value"])
         high = difference + np.hypot(b["high"] - b["value"], a["value"] - a["low"])
-        p = 2 * norm.sf(Z * abs(difference) / max(difference - low, high - difference))
+        p = 2 * ndtr(-Z * abs(difference) / max(difference - low, high - difference))  # a normal's two tails
     return {"difference": difference, "low": float(low), "high": float(high), "p": float(p)}
 
 

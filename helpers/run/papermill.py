@@ -23,6 +23,7 @@ from ipykernel.kernelspec import make_ipkernel_cmd
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from tqdm import tqdm
 from traitlets.config import Config
 
@@ -158,6 +159,21 @@ def _manager(log: Path, environment: dict[str, str]) -> type[AsyncKernelManager]
     return OwnKernelManager
 
 
+class _SavingOnce(NBClientEngine):
+    """Papermill's engine, which would write the whole notebook, pictures and all, before and after every cell."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, *arguments: Any, **options: Any) -> None:
+        file, nb_man.output_path = nb_man.output_path, None
+        try:
+            super().execute_managed_notebook(nb_man, *arguments, **options)
+        finally:
+            nb_man.output_path = file  # where it is saved next, whatever happened
+
+
+papermill_engines.register(_SavingOnce.__name__, _SavingOnce)
+
+
 def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
     """Execute `notebook` into the file `executed`, its stdout shown meanwhile; kernel.log beside it takes the rest.
 
@@ -176,6 +192,7 @@ def execute(notebook: Path, executed: Path, parameters: dict) -> dict | None:
             options: dict = {"KernelManager": {"transport_encryption": encryption}}
             options |= {"NotebookClient": {"kernel_manager_class": manager}}
             kernel = {"kernel_name": "python3", "language": "python", "start_timeout": 300, "cwd": config.NOTEBOOKS}
+            kernel |= {"engine_name": _SavingOnce.__name__}
             kernel |= {"config": Config(options), "extra_arguments": ["--IPKernelApp.log_level=50"]}
             papermill.execute_notebook(source, target, parameters, progress_bar=bar, stdout_file=LiveOutput(), **kernel)
     except papermill.PapermillExecutionError as error:

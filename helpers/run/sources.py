@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def _tree(source: str) -> ast.Module | None:
         return None
 
 
+@functools.cache  # a run asks at each notebook's beginning and end, and files that changed are other sources
 def _dumped(source: str) -> str:
     if (tree := _tree(source)) is None:
         return source
@@ -93,12 +95,13 @@ def _plain(part) -> list | str:
     return [_plain(member) for member in part] if isinstance(part, list) else repr(part)
 
 
-def _imported(source: str) -> set[str]:
+@functools.cache
+def _imported(source: str) -> frozenset[str]:
     """Dotted names below helpers that a source may import: of modules, and of what it takes from them."""
     nodes = ast.walk(_tree(source) or ast.Module([], []))
     froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers")]
     modules = {node.module or "" for node in froms}
-    return modules | {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+    return frozenset(modules | {f"{node.module}.{alias.name}" for node in froms for alias in node.names})
 
 
 def _file(module: str) -> Path | None:

@@ -90,7 +90,7 @@ def test_equal_predictions_are_said_to_be_equal(runs):
     assert parts["Settings"] == "No difference."
 
 
-def test_a_run_whose_numbers_may_be_older_than_its_settings_is_not_compared(runs, capsys):
+def test_a_run_with_numbers_maybe_older_than_its_settings_is_not_compared(runs, capsys):
     write_run("begun", runs[0], 0.5, dropout=0, status="outdated")
     assert command.main(["weak", "begun"]) == 2
     assert "--name begun --resume" in capsys.readouterr().err

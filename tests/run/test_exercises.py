@@ -73,7 +73,7 @@ def solved(smoke, eager):
 
 
 @every_notebook
-def test_filled_with_its_solutions_an_exercise_runs_and_leaves_the_run_alone(stem, smoke, solved):
+def test_filled_with_solutions_an_exercise_runs_and_leaves_the_run_alone(stem, smoke, solved):
     before = {path: path.stat().st_mtime_ns for path in smoke.folder.rglob("*")}
     solved(stem)
     assert {path: path.stat().st_mtime_ns for path in smoke.folder.rglob("*")} == before

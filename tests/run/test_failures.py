@@ -149,7 +149,7 @@ def test_notebook_that_raises_stops_the_run_and_keeps_what_came_before(story):
     assert "stopped at" in (folder / "index.html").read_text(encoding="utf-8")
 
 
-def test_unreadable_images_are_left_out_with_the_reason_and_the_run_goes_on(story):
+def test_unreadable_images_are_left_out_with_the_reason_and_a_run_goes_on(story):
     manifest = pd.read_csv(story.folders["a cell raises"] / "manifest.csv", keep_default_na=False).set_index("path")
     excluded = manifest[manifest["excluded"]]
     assert set(excluded.index) == {"train/NORMAL/IM-0900-0001.jpeg", f"train/PNEUMONIA/{MARKUP}"}

@@ -64,7 +64,7 @@ def test_the_first_weights_of_the_head_depend_on_the_setting_seed_alone():
 
 
 @pytest.mark.parametrize("name", config.BACKBONES)
-def test_every_backbone_builds_as_one_flat_graph_that_ends_in_a_probability(name):
+def test_every_backbone_is_one_flat_graph_that_ends_in_a_probability(name):
     classifier = built(name)
     assert not [layer for layer in classifier.layers if isinstance(layer, keras.Model)]
     assert classifier.input_shape == (None, SIZE, SIZE, 1)
@@ -387,7 +387,7 @@ def test_a_card_that_no_prediction_could_be_made_with_is_refused(folder, changes
         model.load(folder)
 
 
-def test_a_copy_that_the_disk_has_no_room_for_leaves_the_model_that_was_there(folder, tmp_path, monkeypatch):
+def test_a_copy_that_the_disk_has_no_room_for_leaves_the_model_there(folder, tmp_path, monkeypatch):
     model.copy(folder, tmp_path / "copy")
     (tmp_path / "copy" / model.ood.FILE).write_bytes(b"its check")
     before = {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()}

@@ -49,7 +49,7 @@ def test_with_the_clone_s_environment_a_notebook_runs_anywhere(other_clone, tmp_
     assert sys.path[0] == str(other_clone)
 
 
-def test_with_another_environment_outside_the_clone_a_notebook_says_what_to_do(tmp_path, monkeypatch):
+def test_in_an_environment_outside_the_clone_a_notebook_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "conda"))
     with pytest.raises(AssertionError, match=r"not at or above .*: start Jupyter \(or papermill\) inside it"):

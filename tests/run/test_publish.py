@@ -135,7 +135,7 @@ def test_what_has_no_test_numbers_of_real_images_is_refused(run, tmp_path, chang
     assert not (tmp_path / "pretrained").exists()
 
 
-def test_a_model_of_other_images_is_refused_since_the_card_names_the_public_ones(run, tmp_path):
+def test_a_model_of_other_images_is_refused_as_the_card_names_public_ones(run, tmp_path):
     model.write_card(run / "model", model.read_card(run / "model") | {"public": False})
     with pytest.raises(InputError, match="not trained on the public dataset"):
         publish.publish("small", tmp_path / "pretrained")

@@ -360,7 +360,7 @@ def test_code_has_one_fingerprint_under_every_python(tmp_path):
     assert storage.fingerprint(sources.of_notebook(tmp_path / "01_x.ipynb")) != listed
 
 
-def test_the_index_counts_epochs_of_earlier_calls_and_says_where_a_tree_was_not_clean(house):
+def test_the_index_counts_earlier_calls_epochs_and_names_an_unclean_tree(house):
     recorded_run(house)
     folder = house / "reports/smoke"
     epochs = [{"epoch": number, "seconds": 600.0} for number in range(4)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import keras
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,8 @@ from helpers import config, model, training
 from helpers.config import FIELDS, Settings, make_settings
 from helpers.run import state
 from tests import notebook_code
-from tests.run.test_contracts import result
+from tests.run.test_contracts import load
+from tests.run.test_notebooks import STEMS
 
 BASE = {"image_size": 32, "weights": "none", "dense_units": 8, "batch_size": 8, "head_epochs": 1, "head_rate": 0.03}
 BASE |= {"fine_tuning_epochs": 1, "fine_tuning_rate": 0.01, "unfrozen_layers": 3, "validation_views": 1}
@@ -71,30 +73,65 @@ def test_a_setting_that_is_in_no_key_changes_nothing_in_training(tmp_path, cache
         assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True)), list(changed)
 
 
-@pytest.mark.parametrize("stem", ["01_eda", "02_preprocessing", "03_training", "04_fine_tuning", "05_evaluation"])
-def test_settings_of_later_notebooks_change_no_file_of_a_notebook(smoke, stem):
-    settings = make_settings("smoke")
-    later = {name for name, field in FIELDS.items() if field.metadata["notebook"] > stem[:2]}
-    later -= {"recipe", "model"}  # names of what is set here one by one; and another run than one with a training
-    changed = {name: another(settings, name) for name in sorted(later)}
-    changed |= {"backbone": "SmallCNN"} if "backbone" in later else {}  # others would have to be downloaded
-    changed |= {"weights": "none"} if "weights" in later else {}
-    changed |= {"unfrozen_layers": -1, "teacher": f"reports/{smoke.name}/model"} if "teacher" in later else {}
-    folder = smoke.clone.reports / "later"
-    shutil.copytree(smoke.folder, folder)
-    shutil.rmtree(folder / "training")
-    try:
-        for name in state.WRITES[stem[:2]]:
-            if name not in ("model/model.json", "model/guard.npz"):  # 05 adds to what 04 wrote, and loads both
-                (folder / name).unlink()
-        words = [f"{name}={value}" for name, value in changed.items()]
-        done = smoke.clone.python("helpers.run", "--name", "later", "--only", stem[:2], "--set", *words)
+def result(file: Path) -> bytes | dict:
+    """What a file says, without what tells one saving from another: a model's weights, its card but the checksum."""
+    if file.suffix == ".keras":
+        return zipfile.ZipFile(file).read("model.weights.h5")
+    return load(file) | {"sha256": ""} if file.name == "model.json" else file.read_bytes()
+
+
+def dirty_home(home: Path) -> dict[str, str]:
+    """A home full of other people's settings, and the variables of a session in it."""
+    files = {
+        ".keras/keras.json": '{"backend": "torch", "floatx": "float64", "image_data_format": "channels_first"}',
+        ".ipython/profile_default/startup/00.py": "print('dirty')\nimport numpy as np\nnp.random.seed = None",
+        ".ipython/profile_default/ipython_config.py": "c.InteractiveShellApp.exec_lines = ['1 / 0']",
+        ".config/matplotlib/matplotlibrc": "font.size: 31\nimage.cmap: flag\nlines.linewidth: 9",
+        ".local/share/jupyter/kernels/python3/kernel.json": '{"argv": ["false"], "display_name": "foreign"}',
+        ".local/share/jupyter/nbconvert/templates/base/display_priority.j2": "nothing",
+        ".jupyter/jupyter_config.json": '{"NotebookClient": {"timeout": 1}, "ExecutePreprocessor": {"timeout": 1}}',
+        ".jupyter/jupyter_nbconvert_config.py": "c.HTMLExporter.exclude_input = True",
+        "startup.py": "raise SystemExit('of PYTHONSTARTUP')",
+    }
+    for name, text in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text, encoding="utf-8")
+    paths = {"HOME": home, "USERPROFILE": home, "PYTHONSTARTUP": home / "startup.py"}
+    paths |= {"JUPYTER_PATH": home / ".local/share/jupyter", "MATPLOTLIBRC": home / ".config/matplotlib/matplotlibrc"}
+    return {name: str(path) for name, path in paths.items()} | {"KERAS_BACKEND": "jax", "KERAS_MAX_EPOCHS": "1"}
+
+
+def pictures(notebook: Path) -> list[str]:
+    cells = nbformat.read(notebook, as_version=4).cells
+    return [o.data["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+
+
+def test_another_clone_home_and_later_settings_give_equal_bytes(smoke, clone, tmp_path):
+    """Another person's run, who gives each notebook other settings of all notebooks after it."""
+    own, home, later = make_settings("smoke"), dirty_home(tmp_path / "home"), {}
+    for stem in STEMS[:5]:
+        names = {name for name, field in FIELDS.items() if field.metadata["notebook"] > stem[:2]}
+        names -= {"recipe", "model"}  # names of what is set here one by one; and another run than one with a training
+        changed = {name: another(own, name) for name in sorted(names)}
+        changed |= {"backbone": "SmallCNN"} if "backbone" in names else {}  # others would have to be downloaded
+        changed |= {"weights": "none"} if "weights" in names else {}
+        changed |= {"unfrozen_layers": -1, "teacher": smoke.folder / "model"} if "teacher" in names else {}
+        later = {name: getattr(own, name) for name in later} | changed  # what was later is now as in the other run
+        words = [f"{name}={value}" for name, value in later.items()]
+        again = ("--profile", "smoke", "--name", "again", "--only", stem[:2])
+        done = clone.python("helpers.run", *again, "--set", *words, **home)
         assert done.returncode == 0, done.stderr
         for name in state.WRITES[stem[:2]]:
             if (name, stem) != ("model/model.json", "04_fine_tuning"):  # 05 has completed that of the first run
-                assert result(folder / name) == result(smoke.folder / name), (name, changed)
-    finally:
-        shutil.rmtree(folder)
+                assert result(clone.reports / "again" / name) == result(smoke.folder / name), (name, changed)
+    for stem in ("01_eda", "05_evaluation"):
+        executed = clone.reports / "again" / f"{stem}.ipynb"
+        assert pictures(executed) == pictures(smoke.folder / f"{stem}.ipynb")
+        assert "dirty" not in executed.read_text(encoding="utf-8")
+        page = executed.with_suffix(".html").read_text(encoding="utf-8")
+        assert page.count("<details") == (smoke.folder / f"{stem}.html").read_text(encoding="utf-8").count("<details")
+    wanted = {"backend": "tensorflow", "floatx": "float32", "image_data_format": "channels_last"}
+    assert clone.record("again")["keras"] == wanted
 
 
 def test_every_notebook_runs_again_for_the_settings_it_reads(smoke):

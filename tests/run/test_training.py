@@ -236,7 +236,7 @@ def test_with_all_layers_unfrozen_only_batch_normalisation_stays(tmp_path, cache
     assert not (tmp_path / "training" / "activations").exists()
 
 
-def test_the_cosine_schedule_rises_falls_and_ends_at_zero_with_the_last_step():
+def test_the_cosine_schedule_rises_falls_and_is_zero_at_the_last_step():
     chosen = settings(fine_tuning_epochs=10, batch_size=8, fine_tuning_rate=0.5, rate_schedule="cosine")
     rate = training.fine_tuning_rate(chosen, 33)  # 5 steps an epoch
     course = np.array([float(rate(step)) for step in range(51)])
@@ -250,7 +250,7 @@ def test_the_cosine_schedule_rises_falls_and_ends_at_zero_with_the_last_step():
 
 
 @pytest.mark.parametrize("epochs", [1, 6])
-def test_the_warm_up_schedule_rises_in_the_first_epoch_and_stays_however_many_follow(epochs):
+def test_the_warm_up_schedule_rises_in_the_first_epoch_and_then_stays(epochs):
     chosen = settings(fine_tuning_epochs=epochs, batch_size=8, fine_tuning_rate=0.5, rate_schedule="warm-up")
     rate = training.fine_tuning_rate(chosen, 80)  # 10 steps an epoch
     course = [float(rate(step)) for step in range(100)]
@@ -330,7 +330,7 @@ def test_another_backbone_computes_activations_of_its_own(tmp_path, cache, split
 
 
 @pytest.mark.usefixtures("graphs")
-def test_fine_tuning_begins_with_the_head_it_is_given_not_with_that_of_an_earlier_training(tmp_path, cache, splits):
+def test_fine_tuning_begins_with_the_given_head_not_an_earlier_training_s(tmp_path, cache, splits):
     chosen = settings(fine_tuning_epochs=1, unfrozen_layers=2)
 
     def fine_tune(shift: float) -> pd.DataFrame:
@@ -344,7 +344,7 @@ def test_fine_tuning_begins_with_the_head_it_is_given_not_with_that_of_an_earlie
     assert fine_tune(0.5)["loss"][1] != first["loss"][1]
 
 
-def test_a_stage_depends_on_its_own_settings_the_split_and_the_content_of_what_it_reads(splits, tmp_path):
+def test_a_stage_depends_on_its_settings_the_split_and_what_files_hold(splits, tmp_path):
     pixels = np.zeros((len(splits), 4, 4), np.uint8)
 
     def keys(images=pixels, **changed):
@@ -461,7 +461,7 @@ def test_a_linear_probe_tells_good_features_from_useless_ones(cache, splits):
     assert training.linear_probe(nothing, cache, splits) == 0.5
 
 
-def test_augmented_validation_logits_are_plain_ones_and_then_those_of_each_view(cache):
+def test_augmented_validation_logits_are_the_plain_ones_then_each_view_s(cache):
     classifier, chosen = images_network(), settings(validation_views=2, noise=0.1, mirror=True)
     rows = np.array([7, 2, 30])
     found = training.augmented_validation_logits(classifier, cache, rows, chosen)

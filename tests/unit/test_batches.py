@@ -300,7 +300,7 @@ def test_the_output_stays_within_the_greys():
     assert output.dtype == np.float32
 
 
-def test_reframed_images_keep_their_middle_and_show_another_or_black_around_it():
+def test_reframed_images_keep_their_middle_with_another_or_black_around_it():
     pixels = np.arange(1, 4, dtype=np.float32)[:, None, None, None] * np.ones((3, 10, 20, 1), np.float32)
     strips = np.array([[0.25, 0.1, 0, 0], [0, 0, 0.1, 0.3], [0, 0, 0, 0]], np.float32)  # left, top, right, bottom
     framed = training.reframe(pixels, strips, np.array([1, 0, 1], np.float32)).numpy()[..., 0]

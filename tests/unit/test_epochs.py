@@ -110,7 +110,7 @@ def test_fewer_epochs_than_were_trained_are_trained_anew(tmp_path):
     assert_as_undisturbed(fit(tmp_path / "more", 1), fit(tmp_path / "one", 1))
 
 
-def test_averaged_weights_are_judged_and_kept_while_training_goes_on_from_the_last_step(tmp_path):
+def test_averaged_weights_are_kept_and_training_goes_on_from_the_last_step(tmp_path):
     def fit_average(folder, epochs):
         return fit(folder, epochs, average=0.5)
 

@@ -1,4 +1,4 @@
-"""The house of helpers/: which wing may import which, and that a wing's rooms are its own."""
+"""The house of helpers/: which wing may import which, that a wing's rooms are its own; and how tests are named."""
 
 from __future__ import annotations
 
@@ -38,3 +38,11 @@ def test_a_wing_imports_no_rooms_of_another():
         if wing not in COMMANDS and wing != other and rest and (PACKAGE / other / f"{rest[0]}.py").is_file():
             rooms.append((wing, file, name))
     assert not rooms
+
+
+def test_a_test_s_name_has_at_most_70_characters():
+    files = [file for tier in ("unit", "run") for file in sorted((config.ROOT / "tests" / tier).glob("test_*.py"))]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    names = [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    assert len(names) > 500
+    assert not [name for name in names if len(name) > 70]

@@ -590,7 +590,7 @@ def nested(tag: bytes, depth: int) -> bytes:
     return content
 
 
-def test_sequences_where_a_value_belongs_are_refused_before_a_message_fills_the_memory():
+def test_sequences_in_place_of_a_value_are_refused_before_they_fill_memory():
     film = dicom(np.arange(48, dtype=np.uint8).reshape(6, 8), bits=8)
     start = film.index(b"\x28\x00\x04\x00CS")  # photometric interpretation
     length = int.from_bytes(film[start + 6 : start + 8], "little")
@@ -683,7 +683,7 @@ def reframed(folder: Path, syntax: str, change: Callable[[bytes], bytes]) -> byt
 
 
 @pytest.mark.parametrize("syntax", ["JPEGBaselineProcess1", "JPEGLosslessProcess14_1", "JPEGLSLossless"])
-def test_a_gap_in_a_compressed_header_is_refused_before_it_ends_the_process(tmp_path, syntax):
+def test_a_gap_in_a_compressed_header_is_refused_and_ends_no_process(tmp_path, syntax):
     assert images.read_image(reframed(tmp_path, syntax, lambda frame: frame)).shape == smooth_film().shape
     with pytest.raises(InputError, match="of another size"):
         images.read_image(reframed(tmp_path, syntax, lambda frame: frame.replace(b"\xff\xda", b"\0\0\xff\xda")))

@@ -158,7 +158,7 @@ def test_a_difference_of_means_is_paired_and_equal_hits_leave_it_open():
     assert same == pytest.approx({"difference": 0, "low": -unseen, "high": unseen, "p": 1})
 
 
-def test_equal_decisions_and_two_perfect_models_still_leave_a_difference_open():
+def test_equal_decisions_and_two_perfect_models_leave_a_difference_open():
     labels, unseen = np.repeat([0, 1], 20), 1 - 0.025 ** (1 / 20)
     scores = np.where(np.arange(40) % 10 == 0, 0.5, labels)
     same = paired_differences(labels, (scores, 0.5), (scores, 0.5), range(40), 50, 1)["sensitivity"]

@@ -186,7 +186,7 @@ def test_pretraining_set_says_where_opacities_and_letters_lie():
     assert np.array_equal(again, images[:4])
 
 
-def test_what_a_killed_call_left_is_removed_and_what_a_living_one_draws_is_not(tmp_path):
+def test_what_a_killed_call_left_is_removed_not_what_a_living_one_draws(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     for name in (f".films.{gone.pid}.part", f".films.{gone.pid}.old", f".films.{os.getppid()}.part", ".films.x.part"):

@@ -70,7 +70,7 @@ def test_failures_are_paged_and_no_more_are_shown_than_asked_for():
     assert shown[0][0].get_title() == f"{first['label']}\np = {first['probability']:.3f}, {first['answer']}"
 
 
-def test_heatmaps_have_a_row_for_each_image_and_an_outline_where_there_is_one():
+def test_heatmaps_have_a_row_an_image_and_an_outline_where_there_is_one():
     films, heat, outlines = np.zeros((2, 8, 8), np.uint8), np.ones((2, 4, 4)), np.zeros((2, 8, 8), bool)
     outlines[1, 2:5, 2:5] = True
     plots.heatmap_rows(films, {"one": heat, "other": heat}, ["a", "b"], outlines)
