@@ -325,7 +325,7 @@ def test_at_a_moved_threshold_the_nearest_measured_point_is_told():
     assert "A threshold picked by these numbers is fitted to the test images" in text
 
 
-def test_at_the_model_s_own_threshold_it_is_told_how_often_its_certainty_was_right():
+def test_at_the_own_threshold_it_is_told_how_often_certainty_was_right():
     text = describe_operating_point({"certain": {"n": 90, "right": 81}} | card(), card()["threshold"])
     assert "on 314 test images. For 224 of them the answer was uncertain. Of the other 90 answers, 81 " in text
     assert "fitted to the test images" not in text
@@ -358,7 +358,7 @@ def test_an_upside_down_film_is_said_to_be_so(page, monkeypatch):
     assert "Not like the images" not in said
 
 
-def test_within_the_band_the_page_is_uncertain_at_the_model_s_own_threshold_only(planted, planted_folder):
+def test_the_page_is_uncertain_in_the_range_at_the_own_threshold_only(planted, planted_folder):
     stored = model.read_card(planted_folder)
     probability = predict.Predictor.load(planted_folder).predict(png(SICK)).probability
     page = app.App(predict.Predictor(planted, stored | {"uncertain": [0.3, probability]}), {})
@@ -375,7 +375,7 @@ def test_within_the_band_the_page_is_uncertain_at_the_model_s_own_threshold_only
     assert "The uncertain range belongs to the model's own threshold and is not used here" in html.unescape(shown(page))
 
 
-def test_who_goes_back_to_an_earlier_image_stays_there_while_others_are_predicted(page):
+def test_who_goes_back_to_an_image_stays_there_while_others_are_predicted(page):
     upload(page, "first.png", png(SICK))
     upload(page, "second.png", png(HEALTHY))
     hold = threading.Event()
@@ -545,7 +545,7 @@ def test_phantoms_in_a_folder_are_called_phantoms_too(tmp_path):
     assert list(find_samples(make_settings("chest_xray", {"data": str(tmp_path)}))) == ["phantom NORMAL 1"]
 
 
-def test_samples_of_a_run_spread_over_its_answers_the_most_wrong_among_them(tmp_path):
+def test_samples_of_a_run_spread_over_its_answers_the_worst_among_them(tmp_path):
     answers = [0.3, 0.9, 0.1, 0.5, 0.2, 0.8, 0.4, 0.6]
     for label in ("NORMAL", "PNEUMONIA"):
         write(tmp_path / "test" / label, [f"{k}.png" for k in range(8)])

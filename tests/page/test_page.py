@@ -448,7 +448,7 @@ def test_several_files_at_once_are_all_answered(visit):
     assert [(row["file"], row["decision"]) for row in rows] == [("one.png", "PNEUMONIA"), ("two.png", "NORMAL")]
 
 
-def test_the_threshold_moves_decisions_by_keyboard_and_predicts_nothing_anew(visit):
+def test_the_threshold_moves_by_keyboard_and_predicts_nothing_anew(visit):
     visit.upload(("edge.png", encoded(SICK, "PNG")))
     visit.expect_text("edge.png")
     before = visit.table()[-1]
@@ -668,7 +668,7 @@ def test_when_the_kernel_has_ended_the_page_says_to_reload(browser, address, way
     Visit.all.remove(person)  # its console tells of the lost connection
 
 
-def test_the_visitor_who_is_one_too_many_reads_a_sentence_and_no_cdn_is_asked(browser, folder, tmp_path):
+def test_one_visitor_too_many_reads_a_sentence_and_no_cdn_is_asked(browser, folder, tmp_path):
     """In a copy of the clone with one place; it is taken by somebody who reads the page's head and no more."""
     clone = make_clone(tmp_path / "clone").root
     shutil.copytree(folder, clone / "data" / "pretrained")
