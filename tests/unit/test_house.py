@@ -41,7 +41,8 @@ def test_a_wing_imports_no_rooms_of_another():
 
 
 def test_a_test_s_name_has_at_most_70_characters():
-    files = [file for tier in ("unit", "run", "page") for file in sorted((config.ROOT / "tests" / tier).glob("test_*.py"))]
+    tests = config.ROOT / "tests"
+    files = [file for tier in ("unit", "run", "page") for file in sorted((tests / tier).glob("test_*.py"))]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     names = [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
     assert len(names) > 500
