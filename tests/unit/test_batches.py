@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image, ImageOps
 from scipy import ndimage
 
@@ -205,6 +206,27 @@ def test_a_crop_shows_that_part_of_the_image():
     augmentation = draw(1, 2, crop_area=0.3)
     expected = by_hand(pixels[0], augmentation.transforms[0])
     np.testing.assert_allclose(changed(pixels, augmentation, crop_area=0.3)[0, ..., 0], expected, atol=0.05)
+
+
+def test_sharpness_mixes_in_two_means_of_neighbours():
+    pixels, asked = smooth(2), draw(2, sharpness=0.8)
+    pixels[:, 20:30, ::2] += 15  # detail that a mean takes away
+    blurred = tf.nn.avg_pool2d(tf.nn.avg_pool2d(pixels, 3, 1, "SAME"), 3, 1, "SAME").numpy()
+    wanted = np.clip(pixels + (blurred - pixels) * asked.blur[:, None, None, None], 0, 255)
+    assert np.abs(wanted - pixels).max() > 1
+    assert np.abs(changed(pixels, asked, sharpness=0.8) - wanted).max() < 1e-3
+
+
+def test_each_image_of_a_batch_is_changed_as_it_is_alone():
+    about = {"equalisation": 1.0, "compression": 0.5, "downscaling": 0.5}
+    pixels, asked = smooth(40), draw(40, **about)
+    whole = changed(pixels, asked, **about)
+    alone = [changed(pixels[i : i + 1], type(asked)(*(part[i : i + 1] for part in asked)), **about) for i in range(40)]
+    assert np.array_equal(whole, np.concatenate(alone))
+    asked_for = (asked.equalised > 0) | (asked.side < SIZE) | (asked.quality < 100)
+    same = np.array([np.array_equal(*pair) for pair in zip(whole, pixels, strict=True)])
+    assert 0 < asked_for.sum() < 40
+    assert np.array_equal(same, ~asked_for)
 
 
 def test_equalisation_is_that_of_pillow():
