@@ -459,8 +459,11 @@ def test_many_images_are_predicted_to_the_bit_as_few_are(predictor, command, man
 @pytest.mark.skipif(sys.platform == "win32", reason="other signals there")
 def test_ctrl_c_among_many_images_is_quiet_and_leaves_no_process(planted_folder, many, tmp_path):
     table, words = tmp_path / "table.csv", [str(many)] * 300
+    code = "import signal, sys; from helpers.predict import command\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
+    code += "if __name__ == '__main__': sys.exit(command.main())"
     process = subprocess.Popen(
-        [sys.executable, "-m", "helpers.predict", "--model", planted_folder, "--csv", table, *words],
+        [sys.executable, "-c", code, "--model", planted_folder, "--csv", table, *words],
         cwd=config.ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     while not (table.exists() and table.stat().st_size):
