@@ -146,7 +146,8 @@ def table(runs: list[dict]) -> str:
     for lesson, (about, holds) in LESSONS.items():
         rows = [[entry["numbers"][name] for name in about] for entry in plain]
         held = sum(map(holds, rows))
-        cells = [" ".join(f"{x:.3f}" if x != int(x) or abs(x) == 1 else f"{x:g}" for x in row) for row in rows]
+        shown = ".0f" if about[0] == "right" else ".3f"  # samples are counted
+        cells = [" ".join(f"{x:{shown}}" for x in row) for row in rows]
         lines.append(f"| {lesson} | {' | '.join(cells)} | {held} of {len(rows)} |")
     lines += ["", "| number | lowest | highest | range |", "|---|---|---|---|"]
     for name in plain[0]["numbers"]:
