@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pydicom
@@ -33,10 +34,11 @@ def to_grey(dicom: pydicom.Dataset, frame: np.ndarray, layout: Layout, native: b
         grey = greys.to_uint8(shown(rescaled(aligned(values))))
         return np.where(padded(values), 0, 255 - grey if falling else grey)
 
-    curve, values = greyed, frame
+    curve: Curve = greyed
+    values = frame
     if (size := frame.dtype.itemsize) <= 2:  # a film has more pixels than values: compute each value once
         table, values = greyed(np.arange(256**size, dtype=f"u{size}").view(frame.dtype)), frame.view(f"u{size}")
-        curve = table.__getitem__
+        curve = partial(np.take, table)
     grey = np.empty(frame.shape, np.uint8)
     for rows in greys.strips(grey):
         grey[rows] = curve(values[rows])

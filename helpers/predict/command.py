@@ -7,7 +7,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -50,7 +50,7 @@ def predict_files(
     heat_folder: Path | None = None,
     age: float | None = None,
     processes: int = 0,
-) -> Iterator[dict]:
+) -> Generator[dict, None, None]:
     """A row of COLUMNS per path, in order, 16 images at a time; an unreadable image has `error` and no probability.
 
     `age` in years holds where a file does not say it. Files are decoded by so many `processes` beside this one.
