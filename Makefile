@@ -1,6 +1,6 @@
 # `make` alone prints what there is. Everything runs from .venv, which is built in this folder from the lock, once, and
-# again when the lock changes. `test`, `test-fast`, `torture`, `lint`, `pictures` and `sweep` fetch their tools at their
-# first call; `data`, `audit` and `lock` always need the network.
+# again when the lock changes. `bench`, `test`, `test-fast`, `torture`, `lint`, `pictures` and `sweep` fetch their tools at
+# their first call; `data`, `audit` and `lock` always need the network.
 
 PYTHON ?= python3
 PROFILE ?= demo
@@ -62,7 +62,7 @@ slides: $(READY) ## make slides of the notebooks that ran in reports/demo (or RU
 	  --output-dir=reports/$(RUN)/slides reports/$(RUN)/0*.ipynb
 	@echo "Open reports/$(RUN)/slides/01_eda.slides.html and press the space bar. No network is needed."
 
-bench: $(READY) ## measure speed and memory (phantoms only, no download)
+bench: $(DEV_READY) ## measure speed and memory (phantoms only, no download)
 	$(PY) -m tests.benchmarks $(ARGS)
 
 # As many runs at once as JOBS says and memory holds; the Snakefile says what one takes.

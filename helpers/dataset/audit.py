@@ -137,7 +137,8 @@ def shortcuts(scanned: Scan) -> pd.DataFrame:
         A row per fact. Columns: the AUC in train (with val) and in test, where these have both classes, and p: how
         easily chance alone would do as much in the first of them (Mann and Whitney), times the number of facts
         (Bonferroni). Images of one patient count as independent. NaN where a fact is the same for all images of that
-        split, or unknown, and where no split has both classes.
+        split, or unknown, and where no split has both classes. "with pneumonia" says which values those images have in
+        train: "larger", or "smaller".
 
     References
     ----------
@@ -177,10 +178,11 @@ def shortcuts(scanned: Scan) -> pd.DataFrame:
         if len(table) == 1:
             p = {name: min(1.0, len(tests) * test.pvalue) for name, test in tests.items()}
     found = pd.DataFrame(table, index=names, dtype=float)
-    if table:
-        less = found.iloc[:, 0] < 0.5
-        found[less] = 1 - found[less]
-    return found.assign(p=pd.Series(p, index=names, dtype=float))
+    less = found.iloc[:, 0] < 0.5 if table else pd.Series(False, names)
+    found[less] = 1 - found[less]
+    found["p"] = pd.Series(p, dtype=float)
+    found["with pneumonia"] = less.map({True: "smaller", False: "larger"}).where(found["p"].notna())
+    return found
 
 
 def shared_numbers(manifest: pd.DataFrame) -> pd.DataFrame:

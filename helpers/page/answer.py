@@ -47,7 +47,9 @@ def describe_model(card: dict) -> str:
     """In words: what was measured at the model's threshold, on how many images, and for what the model was made."""
     validation = (card.get("metrics") or {}).get("validation")
     share = (
-        f" Its probabilities assume that {validation['prevalence']:.0%} of images show pneumonia." if validation else ""
+        f" Its probabilities fit where {validation['prevalence']:.0%} of the images show pneumonia."
+        if validation
+        else ""
     )
     point = describe_operating_point(card, card["threshold"])
     return f"{point}{share} Made for {predict.made_for(card)}. Not a medical device."
@@ -74,15 +76,18 @@ def describe_operating_point(card: dict, threshold: float) -> str:
     own, point = threshold == card["threshold"], operating_point(card, threshold)
     if not point:
         return "Nothing has been measured at this " + ("model's threshold." if own else "threshold.")
-    at, *rates = point
+    at, sensitivity, specificity = point
+    turned = {"value": "value", "low": "high", "high": "low"}  # of normal images, what is no true negative is an alarm
+    alarms = {name: None if specificity[of] is None else 1 - specificity[of] for name, of in turned.items()}
     start = f"At its threshold of {at:.3f} this model" if own else f"At a threshold of {at:.2f} it"
-    found, spared = map(_of_100, rates)
     tested = card["metrics"]["test"]["n"]
-    text = f"{start} found {found} images with pneumonia. It gave {spared} normal images no alarm. "
-    text += f"This was measured on {tested} test images."
+    text = (
+        f"{start} found {_of_100(sensitivity)} images with pneumonia. It gave {_of_100(alarms)} normal images a false "
+    )
+    text += f"alarm. This was measured on {tested} test images, with a yes or no for each."
     sure = card.get("certain") or {"n": 0}
     if own and sure["n"]:
-        text += f" For {tested - sure['n']} of them the answer was uncertain. Of the other {sure['n']} answers, "
+        text += f" For {tested - sure['n']} of them the page says uncertain. Of the other {sure['n']} answers, "
         text += f"{sure['right']} were right."
     if not own:
         text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."

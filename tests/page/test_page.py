@@ -212,7 +212,7 @@ def test_the_empty_page_says_what_it_is_for_and_which_model_it_uses(visit):
     expect(visit.slider("Threshold")).to_be_hidden()  # nothing to decide yet
     visit.fold_out("About this model")
     visit.expect_text("Model: data/pretrained")
-    visit.expect_text("90 of 100 images with pneumonia. It gave 80 of 100 normal images no alarm.")
+    visit.expect_text("90 of 100 images with pneumonia. It gave 20 of 100 normal images a false alarm.")
 
 
 def test_of_the_notebook_only_the_tool_is_on_the_page(visit):

@@ -279,7 +279,8 @@ def test_a_planted_shortcut_is_detected(tmp_path):
             write(tmp_path, f"{split}/NORMAL/n{k}.png", k, width=60, height=40)  # healthy: wide
             write(tmp_path, f"{split}/PNEUMONIA/p{k}.png", 100 + k, width=40 if split == "train" else 60, height=40)
     found = dataset.shortcuts(dataset.scan(tmp_path))
-    assert list(found.columns) == ["train", "test", "p"]
+    assert list(found.columns) == ["train", "test", "p", "with pneumonia"]
+    assert found.loc["aspect ratio", "with pneumonia"] == "smaller"
     assert found.loc["aspect ratio", "train"] == found.loc["image width", "train"] == 1.0
     assert found.loc["aspect ratio", "test"] == found.loc["image width", "test"] == 0.5
     assert found["train"].dropna().between(0.5, 1).all()
@@ -294,7 +295,7 @@ def test_harder_compression_is_a_shortcut_what_is_alike_everywhere_unknown(tmp_p
                 file = write(tmp_path, f"{split}/{label}/x{k}.jpeg", 10 + k)
                 Image.open(file).save(file, quality=quality)
     found = dataset.shortcuts(dataset.scan(tmp_path))
-    assert found.loc["JPEG compression", ["train", "test"]].tolist() == [1.0, 0.5]
+    assert found.loc["JPEG compression", ["train", "test", "with pneumonia"]].tolist() == [1.0, 0.5, "larger"]
     assert found.loc[["aspect ratio", "image width"]].isna().all(axis=None)
     for file in list(tmp_path.rglob("NORMAL/*.jpeg")):  # so is another kind of file
         Image.open(file).save(file.with_suffix(".png"))
@@ -335,18 +336,18 @@ def test_shortcuts_leave_out_what_has_one_class_or_no_pixels(messy, scanned, tmp
     (tmp_path / "train/NORMAL/c.png").write_bytes(b"broken")
     write(tmp_path, "test/NORMAL/d.png", 4)
     found = dataset.shortcuts(dataset.scan(tmp_path))
-    assert list(found.columns) == ["train", "p"]
+    assert list(found.columns) == ["train", "p", "with pneumonia"]
     assert found.loc["mean grey level"].notna().all()
-    assert set(dataset.shortcuts(scanned).columns) == {"train", "test", "p"}
+    assert set(dataset.shortcuts(scanned).columns) == {"train", "test", "p", "with pneumonia"}
 
 
 def test_shortcuts_without_a_split_of_both_classes_are_unknown(tmp_path):
     write(tmp_path, "train/NORMAL/a.png", 1)
     write(tmp_path, "test/PNEUMONIA/b.png", 2)
     found = dataset.shortcuts(dataset.scan(tmp_path))
-    assert list(found.columns) == ["p"]
+    assert list(found.columns) == ["p", "with pneumonia"]
     assert len(found) == 6
-    assert found["p"].isna().all()
+    assert found.isna().all(axis=None)
 
 
 def test_a_training_image_that_looks_like_a_test_image_is_left_out(tmp_path):
