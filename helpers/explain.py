@@ -84,18 +84,13 @@ def localisation(heat: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     `inside`: share of the heat that lies in the mask; `hit`: whether the hottest pixel does (the pointing game, Zhang
     et al. 2018, IJCV); `area`: share of the image that the mask covers, which is what both would be by chance.
     """
-    rows = []
-    for one, mask in zip(heat, masks, strict=True):
-        total = float(one.sum())
-        hottest = np.unravel_index(int(one.argmax()), one.shape)
-        rows.append(
-            {
-                "inside": float(one[mask].sum()) / total if total else 0.0,
-                "hit": bool(total and mask[hottest]),
-                "area": float(mask.mean()),
-            }
-        )
-    return pd.DataFrame(rows)
+    pairs = list(zip(heat, masks, strict=True))
+    found = {
+        "inside": [float(one[mask].sum()) / (float(one.sum()) or 1.0) for one, mask in pairs],
+        "hit": [bool(one.any() and mask.flat[one.argmax()]) for one, mask in pairs],
+        "area": [float(mask.mean()) for _, mask in pairs],
+    }
+    return pd.DataFrame(found)
 
 
 def border_share(heat: np.ndarray, width: float = 0.1) -> np.ndarray:

@@ -63,6 +63,15 @@ def close_stdout() -> int:
     return 141
 
 
+def stamp(file: Path) -> tuple[int, int, int]:
+    """Size of a file, and when (ns) its bytes and its state last changed; (-1, 0, 0) where it cannot be seen."""
+    try:
+        state = file.stat()
+    except OSError:
+        return -1, 0, 0
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
 def fingerprint(value) -> str:
     """First 16 hex digits of the SHA-256 of `value` as JSON: what a cached result depends on, in short."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

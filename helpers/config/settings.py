@@ -135,9 +135,6 @@ class Settings:
     )
     weight_decay: float = _setting(0.0, "04", "decoupled weight decay in fine-tuning (AdamW); 0: Adam", 0.0, 1.0)
 
-    teacher: str = _setting(
-        "", "04", "fine-tuning: a saved model folder; half of each target is what that model predicts"
-    )
     validation_views: int = _setting(  # the head's, too, where nothing is cached
         0, "03", "augmented views of validation images that set the threshold and (all layers) choose epochs too", 0, 20
     )

@@ -99,11 +99,10 @@ def _check_together(settings: Settings) -> None:
             "weights=phantoms first trains the backbone on phantoms: add pretraining_phantoms=1500 "
             "pretraining_epochs=15, or weights=none."
         )
-    new = [name for name in ("teacher", "frame") if getattr(settings, name)]
-    if new and settings.cached_views and settings.unfrozen_layers >= 0:
+    if settings.frame and settings.cached_views and settings.unfrozen_layers >= 0:
         raise InputError(
-            f"{new[0]} needs new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0, or leave "
-            f"{new[0]} out."
+            "frame needs new augmented images in every epoch: set unfrozen_layers=-1 or cached_views=0, or leave frame "
+            "out."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from importlib import metadata
@@ -56,13 +57,7 @@ def _write(found: Decoded, place: Path) -> None:
 
 def _key(files: list[Path], size: int) -> str:
     """Fingerprint of all that decoded images depend on: files, size, our code, the packages that decode."""
-    states = []
-    for file in files:
-        try:
-            state = file.stat()
-            states.append((str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns))
-        except OSError:
-            states.append((str(file), -1, 0, 0))
+    states = [(os.path.realpath(file), *storage.stamp(file)) for file in files]
     sources = [*sorted(Path(images.__file__).parent.glob("*.py")), Path(__file__).with_name("manifest.py")]
     code = [storage.sha256(source) for source in sources]
     return storage.fingerprint([states, size, code, [metadata.version(name) for name in _PACKAGES]])

@@ -161,14 +161,7 @@ def dataset_fingerprint(manifest: pd.DataFrame) -> str:
 
 def files_fingerprint(root: Path) -> str:
     """Fingerprint of a dataset folder's images by name, size and time, without reading them."""
-    files = []
-    for path, *_ in image_files(root) if root.is_dir() else ():
-        try:
-            state = (root / path).stat()
-            files.append((path, state.st_size, state.st_mtime_ns))
-        except OSError:
-            files.append((path, -1, 0))
-    return storage.fingerprint(sorted(files))
+    return storage.fingerprint(sorted((path, *storage.stamp(root / path)[:2]) for path, *_ in image_files(root)))
 
 
 def public_names(manifest: pd.DataFrame) -> bool:

@@ -11,24 +11,21 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
-from helpers.config import InputError, Settings
+from helpers.config import WEIGHTS, InputError, Settings
 from helpers.model.efficientnet_lite import efficientnet_lite0
 
 _IMAGENET_MEAN, _IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
-def small_cnn(
-    include_top: bool = False, weights: str | None = None, input_tensor=None, input_shape=None
-) -> keras.Model:
+def small_cnn(include_top: bool, weights: str | None, input_tensor: keras.KerasTensor) -> keras.Model:
     """A small convolutional network for the phantoms, called like those of keras.applications (0.2 M weights)."""
-    start = x = layers.Input(input_shape) if input_tensor is None else input_tensor
+    x = input_tensor
     for block, (filters, stride) in enumerate(((16, 2), (32, 2), (64, 2), (96, 1)), start=1):
         for part, step in (("a", stride), ("b", 1)):
             x = layers.Conv2D(filters, 3, step, "same", use_bias=False, name=f"block{block}{part}")(x)
             x = layers.BatchNormalization(momentum=0.9, name=f"block{block}{part}_bn")(x)
             x = layers.ReLU(name=f"block{block}{part}_relu")(x)
-    inputs = start if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    network = keras.Model(inputs, x, name="small_cnn")
+    network = keras.Model(keras.utils.get_source_inputs(input_tensor), x, name="small_cnn")
     if weights:
         network.load_weights(weights)
     return network
@@ -56,45 +53,30 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _pretrained(settings: Settings) -> keras.Model | None:
-    """The plain backbone with the weights that `settings` asks for, or None for a random start."""
-    constructor, weights = _BACKBONES[settings.backbone][0], settings.weights
-    shape = (None, None, 3)  # the weights are those of any size, and some constructors refuse small ones
-    if weights in ("none", "phantoms"):
-        return None
-    if weights == "imagenet":
-        try:
-            return constructor(include_top=False, weights="imagenet", input_shape=shape)
-        except Exception as error:  # keras' downloader raises a plain Exception
-            raise InputError(
-                f"the ImageNet weights of {settings.backbone} are not on this machine and could not be downloaded "
-                f"({first_line(error)}): go online once, or give a file with weights=PATH.weights.h5, or "
-                "start from nothing with weights=none."
-            ) from error
-    file = Path(weights).expanduser()
-    if not file.is_file():
-        raise InputError(f"setting weights={weights} is neither imagenet, none, phantoms nor a file that exists.")
-    try:
-        return constructor(include_top=False, weights=str(file), input_shape=shape)
-    except Exception as error:  # h5py and keras raise several kinds
-        raise InputError(f"{file} does not hold weights of {settings.backbone}: {first_line(error)}") from error
-
-
 def build_backbone(settings: Settings) -> keras.Model:
     """The backbone with its preprocessing inside: raw grey pixels (size, size, 1), 0-255, to feature maps.
 
     One flat graph, so that Grad-CAM can reach every layer. Raises InputError where weights cannot be had.
     """
-    size = settings.image_size
+    size, weights = settings.image_size, settings.weights
     constructor, scale, offset = _BACKBONES[settings.backbone]
-    plain = _pretrained(settings)
+    file = Path(weights).expanduser()
+    if weights not in WEIGHTS and not file.is_file():
+        raise InputError(f"setting weights={weights} is neither imagenet, none, phantoms nor a file that exists.")
+    start = {"imagenet": "imagenet", "none": None, "phantoms": None}.get(weights, str(file))
     pixels = layers.Input((size, size, 1), name="pixels")
     x = layers.Concatenate(name="grey_to_three")([pixels] * 3)
     x = layers.Rescaling(scale, offset, name="preprocessing")(x)
-    backbone = constructor(include_top=False, weights=None, input_tensor=x)
-    if plain is not None:
-        backbone.set_weights(plain.get_weights())
-    return backbone
+    try:
+        return constructor(include_top=False, weights=start, input_tensor=x)
+    except Exception as error:  # keras' downloader and h5py raise several kinds
+        if weights != "imagenet":
+            raise InputError(f"{file} does not hold weights of {settings.backbone}: {first_line(error)}") from error
+        raise InputError(
+            f"the ImageNet weights of {settings.backbone} are not on this machine and could not be downloaded "
+            f"({first_line(error)}): go online once, or give a file with weights=PATH.weights.h5, or "
+            "start from nothing with weights=none."
+        ) from error
 
 
 def logit_model(classifier: keras.Model) -> keras.Model:

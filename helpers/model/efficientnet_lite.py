@@ -35,14 +35,11 @@ _ALLOWED = {  # what a state dict needs
 _MAGIC = 0x1950A86A20F9469CFC6C  # first in a file that PyTorch wrote before version 1.6
 
 
-def efficientnet_lite0(
-    include_top: bool = False, weights: str | None = None, input_tensor=None, input_shape=None
-) -> keras.Model:
+def efficientnet_lite0(include_top: bool, weights: str | None, input_tensor: keras.KerasTensor) -> keras.Model:
     """EfficientNet-Lite0 without its classifier, called like those of keras.applications (3.4 M weights).
 
     Takes pixels as (value - 127) / 128, red, green, blue. `weights`: "imagenet" (the package's) or a .weights.h5 file.
     """
-    start = layers.Input(input_shape) if input_tensor is None else input_tensor
 
     def norm(x: keras.KerasTensor, name: str, activate: bool = True) -> keras.KerasTensor:
         x = layers.BatchNormalization(momentum=0.99, epsilon=1e-3, name=name)(x)
@@ -51,7 +48,7 @@ def efficientnet_lite0(
     def pointwise(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
         return layers.Conv2D(filters, 1, use_bias=False, name=name)(x)
 
-    x = layers.Conv2D(32, 3, 2, "same", use_bias=False, name="conv_stem")(start)
+    x = layers.Conv2D(32, 3, 2, "same", use_bias=False, name="conv_stem")(input_tensor)
     x, number = norm(x, "bn0"), 0
     for size, first_stride, expansion, filters, repeats in _STAGES:
         for stride in (first_stride, *[1] * (repeats - 1)):
@@ -65,8 +62,7 @@ def efficientnet_lite0(
                 x = layers.Add(name=f"{name}.add")([x, before])
             number += 1
     x = norm(pointwise(x, 1280, "conv_head"), "bn1")
-    inputs = start if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    network = keras.Model(inputs, x, name="efficientnet_lite0")
+    network = keras.Model(keras.utils.get_source_inputs(input_tensor), x, name="efficientnet_lite0")
     if weights == "imagenet":
         set_torch_weights(network, read_torch_weights(_packaged_file()))
     elif weights:

@@ -89,7 +89,8 @@ def make_card(settings: Settings, fingerprint: str, public: bool) -> dict:
 
     `fingerprint` of the dataset it was trained on; `public`: whether that is the public one, as far as names tell.
     """
-    return {
+    unknown = ("threshold", "threshold_policy", "calibration", "uncertain", "certain", "operating_points", "metrics")
+    return dict.fromkeys(unknown) | {
         "labels": list(config.LABELS),
         "backbone": settings.backbone,
         "weights_origin": config.weights_origin(settings),
@@ -98,13 +99,6 @@ def make_card(settings: Settings, fingerprint: str, public: bool) -> dict:
         "public": public,
         "traps": settings.traps,
         "versions": config.versions(),
-        "threshold": None,
-        "threshold_policy": None,
-        "calibration": None,
-        "uncertain": None,
-        "certain": None,
-        "operating_points": None,
-        "metrics": None,
     }
 
 

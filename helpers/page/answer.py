@@ -5,9 +5,10 @@ At the card's own threshold its uncertain range holds; at another it says nothin
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import jinja2
 import numpy as np
 
 from helpers import evaluation, predict
@@ -18,6 +19,7 @@ VERDICTS = {  # decision -> colour, icon, words
     "uncertain": ("#6b5b00", "?", "Uncertain: needs a reader"),
     "not for this model": ("#555555", "✕", "Not like the images this model was made for"),
 }
+TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
 ENOUGH = 20  # test images to tell a frequency of
 
 
@@ -162,50 +164,11 @@ def verdict(prediction: predict.Prediction, card: dict, threshold: float) -> tup
 
 def describe(answer: Answer, card: dict, threshold: float) -> str:
     """One answer as HTML; file names are shown as text, never as markup."""
-    title = f"<h2>{html.escape(answer.file)}</h2>"
-    if not answer.prediction:
-        return (
-            f"<div class='xray'>{title}<div class='xray-banner' role='alert'><b>This file cannot be used:</b> "
-            f"{html.escape(answer.error)}</div></div>"
-        )
-    if answer.hidden:
-        return f"<div class='xray'>{title}<p>What do you see? Say it below, then the model's answer is shown.</p></div>"
-    p, (colour, icon, words) = answer.prediction.probability, verdict(answer.prediction, card, threshold)
-    found = answer.warnings(card)
-    items = "".join(f"<li>{html.escape(warning)}</li>" for warning in found)
-    banner = f"<div class='xray-banner' role='alert'><b>⚠ Read this first</b><ul>{items}</ul></div>" if found else ""
-    return (
-        f"<div class='xray'>{title}{banner}<p class='xray-line' style='color:{colour}'>"
-        f"<span class='xray-icon' style='background:{colour}' aria-hidden='true'>{icon}</span>"
-        f"<span><b>{words}</b>: probability {p:.3f}, threshold {threshold:.3f}</span></p>"
-        f"{_compared(answer)}{_scale(p, card, threshold, colour)}</div>"
-    )
-
-
-def _compared(answer: Answer) -> str:
-    told = {"True label": answer.truth, "Your reading": answer.reading}
-    return "".join(
-        f"<p class='xray-told'>{name}: <b>{html.escape(text)}</b></p>" for name, text in told.items() if text
-    )
-
-
-def _scale(p: float, card: dict, threshold: float, colour: str) -> str:
-    """The probability on a line from 0 to 1, with the threshold and, at the model's own, the uncertain range."""
-    band, shade, legend = card.get("uncertain"), "", ""
-    if band and threshold == card["threshold"]:
-        shade = f"<i class='xray-band' style='left:{100 * band[0]:.1f}%;width:{100 * (band[1] - band[0]):.1f}%'></i>"
-        legend = f"<i class='xray-band xray-swatch'></i> uncertain from {band[0]:.3f} to {band[1]:.3f}"
-    elif band:
-        legend = "The uncertain range belongs to the model's own threshold and is not used here."
-    return (
-        f"<div class='xray-scale' role='img' aria-label='probability {p:.3f} on a scale from 0 to 1, threshold "
-        f"{threshold:.3f}'><span>0</span><div class='xray-track'>{shade}"
-        f"<i class='xray-mark' style='left:{100 * threshold:.1f}%'></i>"
-        f"<i class='xray-dot' style='left:{100 * p:.1f}%;background:{colour}'></i>"
-        f"<b class='xray-at' style='left:{100 * p:.1f}%;color:{colour}'>{p:.3f}</b>"
-        f"<span class='xray-threshold' style='left:clamp(3.2em,{100 * threshold:.1f}%,100% - 3.2em)'>"
-        f"threshold {threshold:.3f}</span></div><span>1</span></div><p class='xray-legend'>{legend}</p>"
-    )
+    about = {"answer": answer, "threshold": threshold, "own": threshold == card["threshold"]}
+    about |= {"band": card.get("uncertain"), "warnings": answer.warnings(card)}
+    if answer.prediction:
+        about |= zip(("colour", "icon", "words"), verdict(answer.prediction, card, threshold), strict=True)
+    return TEMPLATES.get_template("answer.html.j2").render(about)
 
 
 def report(answer: Answer, card: dict, threshold: float, model: str) -> dict:

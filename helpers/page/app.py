@@ -44,10 +44,9 @@ class App(Layout):
         self._staying = False  # the person looks at an earlier image
         self.order = list(np.random.default_rng(7).permutation(list(samples)))  # thumbnails do not tell the classes
         prevalence = ((predictor.card.get("metrics") or {}).get("test") or {}).get("prevalence", 0.5)
-        super().__init__(
-            Upload(self._on_upload), Gallery([samples[title] for title in self.order], self.choose),
-            Viewer(self.show_next_uncertain), predictor.threshold, prevalence,
-        )  # fmt: skip
+        gallery = Gallery([samples[title] for title in self.order], self.choose)
+        parts = Upload(self._on_upload), gallery, Viewer(self.show_next_uncertain)
+        super().__init__(parts, predictor.threshold, prevalence)
         for button, reading in zip(self.guesses, GUESSES.values(), strict=True):
             button.on_click(lambda _, reading=reading: self._reveal(reading))
         self.chosen.observe(self._on_chosen, "value")

@@ -16,15 +16,8 @@ GUESSES = {"I see pneumonia": "PNEUMONIA", "I see none": "NORMAL", "Show the ans
 class Layout:
     """The widgets of the page."""
 
-    def __init__(
-        self,
-        upload: widgets.Widget,
-        gallery: widgets.Widget,
-        viewer: widgets.Widget,
-        threshold: float,
-        prevalence: float,
-    ):
-        self.upload, self.gallery, self.viewer = upload, gallery, viewer
+    def __init__(self, parts: tuple[widgets.Widget, ...], threshold: float, prevalence: float):
+        self.upload, self.gallery, self.viewer = parts
         self.status, self.answer, self.table, self.meaning = (widgets.HTML() for _ in range(4))
         self.chosen = widgets.Dropdown(options=[], description="Shown")
         self.next = widgets.Button(description="Next uncertain (n)")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import csv
-import html
 import io
 
 from helpers import predict, storage
-from helpers.page.answer import Answer, decision
+from helpers.page.answer import TEMPLATES, Answer, decision
 
 COLUMNS = (
     "file", "probability", "decision", "threshold", "warnings", "error", "seconds", "age", "own label", "true label",
@@ -54,14 +53,4 @@ def as_csv(table: list[dict[str, str]], separator: str) -> bytes:
 def as_html(table: list[dict[str, str]], separator: str) -> str:
     """The rows as HTML, the last first, with a link to them as a CSV file."""
     link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(as_csv(table, separator)).decode()
-    names = ("file", "probability", "decision", "own label", "true label", "remarks")
-    head = "".join(f"<th scope='col'>{name}</th>" for name in names)
-    body = ""
-    for row in table[::-1]:
-        probability = f"{float(row['probability']):.3f}" if row["probability"] else ""
-        shown = row | {"probability": probability, "remarks": row["error"] or row["warnings"]}
-        body += f"<tr>{''.join(f'<td>{html.escape(shown[name])}</td>' for name in names)}</tr>"
-    return (
-        f"<div class='xray xray-table'><h2>This session</h2><table><tr>{head}</tr>{body}</table>"
-        f'<p><a download="predictions.csv" href="{link}">Download as CSV</a></p></div>'
-    )
+    return TEMPLATES.get_template("session.html.j2").render(rows=table[::-1], link=link)

@@ -16,20 +16,8 @@ import psutil
 from PIL import Image
 
 from helpers import config, images, storage
-from helpers.phantom.anatomy import FINDINGS, make_patient
+from helpers.phantom.anatomy import make_patient
 from helpers.phantom.film import ANY, TEST, TRAIN, draw, film
-
-__all__ = [
-    "FINDINGS",
-    "RECIPE",
-    "VERSION",
-    "draw",
-    "make_patient",
-    "mask_path",
-    "masks",
-    "pretraining_set",
-    "write_dataset",
-]
 
 RECIPE = "phantoms.json"  # in the root of a dataset that was drawn
 VERSION = 4  # of the drawing and of the plan: datasets of another version are drawn anew

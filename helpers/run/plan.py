@@ -134,14 +134,8 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
     numbers = {notebook.name[:2] for notebook in todo}
     reads_model = settings.model and MODEL_NOTEBOOK in numbers
     if (settings.data or not settings.phantoms) and ("01" in numbers or reads_model):
-        root = config.dataset_folder(absolute(settings))
         named = settings.data or f"data/{settings.profile}"
-        if not root.is_dir():
-            raise InputError(
-                f"there is no dataset folder {named}: name one with --data DIR, or "
-                "bring the public one with `make data`."
-            )
-        found = dataset.survey(root)
+        found = dataset.survey(dataset.find_root(absolute(settings)))
         if found.problem:
             raise InputError(found.problem)
         labels = {label for _, split, label in found.images if split != "test"}
@@ -151,20 +145,12 @@ def check_inputs(settings: Settings, todo: list[Path]) -> None:
                 f"the dataset folder {named} has no image in train/{missing[0]}: it needs "
                 "train/ and test/, each with NORMAL/ and PNEUMONIA/; name one with --data DIR, or use `make data`."
             )
-    for setting, reads in (("model", reads_model), ("teacher", settings.teacher and "04" in numbers)):
-        card = Path(getattr(absolute(settings), setting), "model.json")
-        if reads and not card.is_file():
-            raise InputError(
-                f"{setting}={getattr(settings, setting)} is not a model folder: there is no model.json in it."
-            )
-        saved = storage.read_json(card) if reads else {}  # where it is damaged, the notebook that loads it says how
-        size = saved.get("input_size")
-        size = size[0] if isinstance(size, list) and size else settings.image_size
-        if setting == "teacher" and size != settings.image_size:
-            raise InputError(
-                f"teacher={settings.teacher} sees {size} pixels, not {settings.image_size}: set image_size={size}."
-            )
-        if setting == "model" and saved.get("threshold", 0) is None:
+    if reads_model:
+        card = Path(absolute(settings).model, "model.json")
+        if not card.is_file():
+            raise InputError(f"model={settings.model} is not a model folder: there is no model.json in it.")
+        saved = storage.read_json(card)  # where it is damaged, the notebook that loads it says how
+        if saved.get("threshold", 0) is None:
             raise InputError(
                 f"model={settings.model} has no threshold yet and cannot be evaluated: take the folder model/ of a run "
                 f"whose notebook {MODEL_NOTEBOOK} is done."

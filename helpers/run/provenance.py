@@ -19,7 +19,7 @@ import psutil
 from helpers import config, storage
 from helpers.config import Settings
 
-PATHS = ("data", "model", "teacher", "weights")
+PATHS = ("data", "model", "weights")
 
 
 @functools.lru_cache(maxsize=64)

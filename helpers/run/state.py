@@ -63,9 +63,8 @@ def inputs(
             parts["earlier"] = above
         if number == "03" and settings.weights:
             parts["weights"] = sha256(Path(absolute("weights", settings.weights))) or ""
-        for setting, reader in (("teacher", "04"), ("model", "05")):
-            if number == reader and (folder_named := getattr(settings, setting)):
-                parts[setting] = sha256(Path(absolute(setting, folder_named)) / "model.json") or ""
+        if number == "05" and settings.model:
+            parts["model"] = sha256(Path(absolute("model", settings.model)) / "model.json") or ""
         needed[notebook.stem] = parts | {"key": storage.fingerprint(parts)}
         above = storage.fingerprint([parts, entries.get(notebook.stem, {}).get("wrote", {})])
     return needed
@@ -84,7 +83,6 @@ REASONS = {
     "manifest": "what 01 wrote changed",
     "earlier": "an earlier notebook or its result changed",
     "weights": "the weights file changed",
-    "teacher": "the teacher changed",
     "model": "the model changed",
 }
 

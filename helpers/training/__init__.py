@@ -4,7 +4,7 @@ from helpers.training.augmentation import Augmentation, augment, draw_augmentati
 from helpers.training.augmentation import equalise, sample_weights, swap_edges, training_batches, viewed_batches
 from helpers.training.features import cached_batches, tail
 from helpers.training.resumable import Validate, fit, seed_draws
-from helpers.training.stages import distillation_batches, fine_tuning_rate, linear_probe, load_teacher, precision
+from helpers.training.stages import fine_tuning_rate, linear_probe, precision
 from helpers.training.stages import pretrain, set_up, stage_key, train_stage, training_parts
 from helpers.training.validation import augmented_validation_logits, binary_validation, fit_ood_check
 from helpers.training.validation import predict_logits, predict_rows

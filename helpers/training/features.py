@@ -67,48 +67,39 @@ def build(
     both = pooled + (cut(classifier, settings.unfrozen_layers) if settings.unfrozen_layers > 0 else [])
     network, views = keras.Model(classifier.inputs[0], both), []
     frozen = tf.function(lambda pixels: keras.tree.flatten(network(pixels, training=False)))  # one graph for all views
-    for view in range(settings.cached_views):
-        rng = np.random.default_rng([settings.seed, 0, view])
+
+    def view(name: str, chosen: np.ndarray, *changed) -> list[np.ndarray]:
+        files, count = [folder / f"{name}-{i}.npy" for i in range(len(both))], len(chosen)
+        if not all(file.exists() for file in files):
+            asides = [file.with_suffix(".part") for file in files]
+            stores = [
+                new_array(aside, np.float16, (count, *output.shape[1:]))
+                for aside, output in zip(asides, both, strict=True)
+            ]
+            start, done, told = time.perf_counter(), 0, 60
+            for pixels in augmentation.viewed_batches(images, chosen, *changed):
+                for store, output in zip(stores, frozen(pixels), strict=True):
+                    store[done : done + len(pixels)] = output.numpy()
+                done += len(pixels)
+                if time.perf_counter() - start > told:
+                    print(f"activations {name}: {done} of {count}", flush=True)
+                    told += 60
+            for store in stores:
+                store.flush()
+            del store, stores  # Windows renames no file that is mapped
+            for aside, file in zip(asides, files, strict=True):
+                storage.put(aside, file)
+            seconds = time.perf_counter() - start
+            print(f"activations {name}: {count} images in {seconds:.0f} s ({count / seconds:.0f} images/s)", flush=True)
+        return [np.load(file, mmap_mode="r") for file in files]
+
+    for number in range(settings.cached_views):
+        rng = np.random.default_rng([settings.seed, 0, number])
         change = augmentation.draw_augmentation(settings, len(rows["train"]), rng)
-        data = augmentation.viewed_batches(images, rows["train"], change, settings)
-        views.append(_view(frozen, both, data, len(rows["train"]), folder, f"train-{view}"))
-    plain = augmentation.viewed_batches(images, rows["validation"])
-    validation = _view(frozen, both, plain, len(rows["validation"]), folder, "validation")
-    head = Activations([view[:1] for view in views], validation[:1])
-    return head, Activations([view[1:] for view in views], validation[1:]) if settings.unfrozen_layers > 0 else head
-
-
-def _view(
-    frozen: tf.types.experimental.PolymorphicFunction,
-    tensors: list[keras.KerasTensor],
-    data: tf.data.Dataset,
-    count: int,
-    folder: Path,
-    name: str,
-) -> list[np.ndarray]:
-    files = [folder / f"{name}-{i}.npy" for i in range(len(tensors))]
-    if not all(file.exists() for file in files):
-        asides = [file.with_suffix(".part") for file in files]
-        stores = [
-            new_array(aside, np.float16, (count, *output.shape[1:]))
-            for aside, output in zip(asides, tensors, strict=True)
-        ]
-        start, done, told = time.perf_counter(), 0, 60
-        for pixels in data:
-            for store, output in zip(stores, frozen(pixels), strict=True):
-                store[done : done + len(pixels)] = output.numpy()
-            done += len(pixels)
-            if time.perf_counter() - start > told:
-                print(f"activations {name}: {done} of {count}", flush=True)
-                told += 60
-        for store in stores:
-            store.flush()
-        del store, stores  # Windows renames no file that is mapped
-        for aside, file in zip(asides, files, strict=True):
-            storage.put(aside, file)
-        seconds = time.perf_counter() - start
-        print(f"activations {name}: {count} images in {seconds:.0f} s ({count / seconds:.0f} images/s)", flush=True)
-    return [np.load(file, mmap_mode="r") for file in files]
+        views.append(view(f"train-{number}", rows["train"], change, settings))
+    validation = view("validation", rows["validation"])
+    head = Activations([tensors[:1] for tensors in views], validation[:1])
+    return head, Activations([tensors[1:] for tensors in views], validation[1:]) if settings.unfrozen_layers > 0 else head
 
 
 def cached_batches(arrays: list[np.ndarray], order: np.ndarray, batch_size: int, *rest: np.ndarray) -> tf.data.Dataset:

@@ -73,29 +73,6 @@ def fine_tuning_rate(settings: Settings, images: int) -> float | LearningRateSch
     )
 
 
-def load_teacher(settings: Settings) -> keras.Model:
-    """The model of the setting `teacher`; InputError where it cannot teach a model with these settings."""
-    teacher, _ = model.load(Path(settings.teacher))
-    size, wanted = teacher.input_shape[1], settings.image_size
-    if size != wanted:
-        raise InputError(f"teacher={settings.teacher} sees {size} pixels, not {wanted}: set image_size={size}.")
-    model.set_precision(teacher, precision(settings))
-    return teacher
-
-
-def distillation_batches(data: tf.data.Dataset, teacher: keras.Model, batch_size: int) -> tf.data.Dataset:
-    """`data`, its targets half what they were and half what `teacher` says of the same augmented images.
-
-    Distillation (Hinton et al. 2015, Distilling the knowledge in a neural network) by a teacher that sees what its
-    student sees (Beyer et al. 2022, Knowledge distillation: a good teacher is patient and consistent).
-    """
-    said = teacher.predict(data.map(lambda pixels, targets, weights: pixels), verbose=0)
-    answers = tf.data.Dataset.from_tensor_slices(said).batch(batch_size)
-    return tf.data.Dataset.zip(data, answers).map(
-        lambda example, answer: (example[0], 0.5 * (example[1] + answer), example[2])
-    )
-
-
 class Part(NamedTuple):
     """Train or validation: rows of the image cache, labels (0, 1) and weights of the loss."""
 
@@ -180,13 +157,11 @@ def train_stage(
             return features.cached_batches(cached().validation, np.arange(len(validation.rows)), 64)
     else:
         network = classifier
-        teacher = load_teacher(settings) if settings.teacher and not head else None
         held_rows, views = validation.rows, 1 + settings.validation_views
         validation = Part(*(np.tile(part, views) for part in validation))
 
         def epoch_batches(epoch: int) -> tf.data.Dataset:
-            data = augmentation.training_batches(images, *train, settings, first + epoch)
-            return distillation_batches(data, teacher, settings.batch_size) if teacher else data
+            return augmentation.training_batches(images, *train, settings, first + epoch)
 
         def held_out() -> tf.data.Dataset:
             return augmented_validation_batches(images, held_rows, settings)
@@ -242,7 +217,7 @@ def _pretraining_key(settings: Settings) -> str:
 def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Settings) -> str:
     """Fingerprint of what "cut", "head" or "fine_tuning" depends on.
 
-    Settings, the pixels, which image is in which split, and the files of weights and of a teacher, by content. How
+    Settings, the pixels, which image is in which split, and a file of weights, by content. How
     many epochs a stage itself may take is none of it, unless its rate depends on that: `fit` goes on for more. The
     weights that fine-tuning begins with are added by `train_stage`.
     """
@@ -256,7 +231,7 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
             names.remove("validation_views")
     elif settings.rate_schedule != "cosine":
         names.remove("fine_tuning_epochs")
-    by_content = {"data", "teacher"} | ({"weights"} if settings.weights not in config.WEIGHTS else set())
+    by_content = {"data"} | ({"weights"} if settings.weights not in config.WEIGHTS else set())
     chosen = config.non_default(settings, [name for name in names if name not in by_content])
     if stage == "fine_tuning" and settings.rate_schedule == "warm-up":
         chosen["warm-up"] = WARM_UP
@@ -265,8 +240,6 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
         contents.append(_pretraining_key(settings))
     elif Path(settings.weights).is_file():
         contents.append(storage.sha256(Path(settings.weights)))
-    if settings.teacher and stage == "fine_tuning":
-        contents.append(model.read_card(Path(settings.teacher))["sha256"])
     return storage.fingerprint([stage, chosen, contents, splits[["path", "split", "label"]].to_csv(index=False)])
 
 

@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import Future
 from html.parser import HTMLParser
 
+import markupsafe
 import numpy as np
 import pandas as pd
 import pytest
@@ -256,7 +257,7 @@ def test_a_file_name_is_text_and_never_markup(page, content):
     answer = upload(page, name, content)
     found = Tags(answer + page.table.value)
     assert found.text.count(name) == 2
-    assert html.escape(name) in answer
+    assert str(markupsafe.escape(name)) in answer
     assert not found.named("script")
 
 

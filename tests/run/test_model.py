@@ -124,7 +124,7 @@ def test_models_are_called_with_plain_arrays_without_a_warning(recwarn):
 
 
 def test_weights_from_a_file_land_in_the_backbone(tmp_path):
-    plain = model.small_cnn(input_shape=(None, None, 3))
+    plain = model.small_cnn(include_top=False, weights=None, input_tensor=layers.Input((None, None, 3)))
     plain.set_weights([np.random.default_rng(i).random(w.shape) for i, w in enumerate(plain.get_weights())])
     file = tmp_path / "small.weights.h5"
     plain.save_weights(file)
@@ -145,7 +145,7 @@ def test_weights_can_be_had_for_images_below_the_backbone_s_usual_size(tmp_path,
     monkeypatch.setattr(keras.Model, "load_weights", lambda self, file: read.append(self.count_params()))
     (tmp_path / "xception.weights.h5").touch()
     # Keras refuses Xception with weights below 71 pixels, though they fit any size
-    model.build._pretrained(settings(backbone="Xception", weights=str(tmp_path / "xception.weights.h5")))
+    model.build_backbone(settings(backbone="Xception", weights=str(tmp_path / "xception.weights.h5")))
     assert read == [sum(layer.count_params() for layer in model.backbone_layers(built("Xception")))]
 
 

@@ -20,7 +20,7 @@ def run(planted, tmp_path, monkeypatch):
     folder = tmp_path / "reports" / "small"
     (folder / "model").mkdir(parents=True)
     weights = str(tmp_path / "secret folder" / "x.weights.h5")
-    settings = config.make_settings("chest_xray", {"weights": weights, "seed": 3, "teacher": "reports/large/model"})
+    settings = config.make_settings("chest_xray", {"weights": weights, "seed": 3})
     films = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
     labels, probabilities = np.arange(40) % 2, np.linspace(0, 1, 40)
     found = measure(labels, probabilities, 0.4)
@@ -36,7 +36,7 @@ def run(planted, tmp_path, monkeypatch):
     model.ood.save(model.ood.fit(films, films), folder / "model")
     model.write_card(folder / "model", model.read_card(folder / "model"))
     parameters = {name: getattr(settings, name) for name in config.FIELDS}
-    command = f"python -m helpers.run --name small --set weights='{weights}' seed=3 teacher=reports/large/model"
+    command = f"python -m helpers.run --name small --set weights='{weights}' seed=3"
     record = {"format": 1, "parameters": parameters, "command": command, "git": {"commit": "of a later look"}}
     stems = ("03_training", "04_fine_tuning", "05_evaluation", "06_grad_cam")
     commits = ("abc123", "abc123", "def456", "def456")
@@ -81,8 +81,7 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
         "copies already resized to 224 x 224 pixels",
     ):
         assert said in text
-    assert "--set weights='x.weights.h5' seed=3 teacher=reports/large/model" in text
-    assert "| distilled | from a larger model" in text
+    assert "--set weights='x.weights.h5' seed=3" in text
     assert str(tmp_path) not in text
     assert "{" not in text
 

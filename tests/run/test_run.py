@@ -297,8 +297,7 @@ def test_what_a_new_run_reads_is_not_moved_aside_with_the_old_one(house, capsys)
     recorded_run(house)
     (house / "reports/smoke/model").mkdir()
     (house / "reports/smoke/model/model.json").write_text("{}", encoding="utf-8")
-    teacher = f"teacher={house / 'reports/smoke/model'}"
-    words = ["--profile", "smoke", "--set", "unfrozen_layers=-1", teacher]
+    words = ["--profile", "smoke", "--set", f"weights={house / 'reports/smoke/model/model.json'}"]
     assert "give it another --name" in refusal(capsys, *words)
     (config.NOTEBOOKS / "02_preprocessing.ipynb").write_text("{", encoding="utf-8")
     assert "cannot be read as a notebook" in refusal(capsys, "--profile", "smoke")

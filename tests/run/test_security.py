@@ -160,7 +160,7 @@ PAYLOADS = (
 def test_a_setting_reaches_a_notebook_as_text(payload, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = dict.fromkeys(provenance.PATHS, payload)
-    wishes = [f"{name}={value}" for name, value in given.items()] + ["cached_views=0"]  # which a teacher needs
+    wishes = [f"{name}={value}" for name, value in given.items()]
     settings = make_settings("smoke", config.parse_assignments(wishes))
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel, "papermill": {}})

@@ -22,7 +22,7 @@ from tests.run.test_notebooks import STEMS
 BASE = {"image_size": 32, "weights": "none", "dense_units": 8, "batch_size": 8, "head_epochs": 1, "head_rate": 0.03}
 BASE |= {"fine_tuning_epochs": 1, "fine_tuning_rate": 0.01, "unfrozen_layers": 3, "validation_views": 1}
 MORE_EPOCHS = {"head": "head_epochs", "fine_tuning": "fine_tuning_epochs"}  # with more, `fit` goes on: tested there
-ELSEWHERE = {"data": "elsewhere", "model": "m", "teacher": "t", "weights": "imagenet", "threshold_policy": "youden"}
+ELSEWHERE = {"data": "elsewhere", "model": "m", "weights": "imagenet", "threshold_policy": "youden"}
 ELSEWHERE["fold"] = "1/4"
 
 
@@ -62,8 +62,6 @@ def test_a_setting_that_is_in_no_key_changes_nothing_in_training(tmp_path, cache
         changed = {}
         for name in FIELDS:
             value = another(settings, name)
-            if name == "teacher" and (stage == "fine_tuning" or cached_views):  # read by content; not with cached views
-                continue
             if training.stage_key(stage, images, splits, replace(settings, **{name: value})) == key:
                 changed[name] = value
         assert {"threshold_policy", "resamples", "explained", MORE_EPOCHS[stage]} <= changed.keys()
@@ -115,7 +113,6 @@ def test_another_clone_home_and_later_settings_give_equal_bytes(smoke, clone, tm
         changed = {name: another(own, name) for name in sorted(names)}
         changed |= {"backbone": "SmallCNN"} if "backbone" in names else {}  # others would have to be downloaded
         changed |= {"weights": "none"} if "weights" in names else {}
-        changed |= {"unfrozen_layers": -1, "teacher": smoke.folder / "model"} if "teacher" in names else {}
         later = {name: getattr(own, name) for name in later} | changed  # what was later is now as in the other run
         words = [f"{name}={value}" for name, value in later.items()]
         again = ("--profile", "smoke", "--name", "again", "--only", stem[:2])

@@ -558,43 +558,6 @@ def test_the_seed_fixes_what_comes_next():
     assert all(a != b for a, b in zip(drawn[0], drawn[2], strict=True))
 
 
-# A teacher
-
-
-def test_a_teacher_moves_the_targets_half_way(cache, splits):
-    chosen, train = settings(), training.training_parts(splits)["train"]
-    teacher = images_network()
-    data = training.training_batches(cache, *train, chosen, 1)
-    for (pixels, targets, weights), (same, moved, kept) in zip(
-        data, training.distillation_batches(data, teacher, chosen.batch_size), strict=True
-    ):
-        assert np.array_equal(pixels, same)
-        assert np.array_equal(weights, kept)
-        np.testing.assert_allclose(moved, 0.5 * (targets + teacher(pixels)), atol=1e-6)
-
-
-@pytest.mark.usefixtures("graphs")
-def test_what_a_teacher_says_is_learnt(tmp_path, cache, splits):
-    wrong = images_network()
-    wrong.get_layer("logit").set_weights([np.zeros((8, 1)), np.array([-20.0])])  # sure that nobody is ill
-    model.save(wrong, tmp_path / "teacher", {})
-    chosen = {"cached_views": 0, "unfrozen_layers": -1, "fine_tuning_epochs": 3}
-    said = {}
-    for name, teacher in (("alone", ""), ("distilled", str(tmp_path / "teacher"))):
-        classifier, _ = notebook_code.train_stage(
-            images_network(), "fine_tuning", cache, splits, settings(teacher=teacher, **chosen), tmp_path / name
-        )
-        said[name] = training.predict_logits(classifier, cache, np.arange(1, 32, 2)).mean()
-    assert said["distilled"] < said["alone"]
-
-
-def test_a_teacher_that_sees_another_size_is_refused(tmp_path):
-    model.save(images_network(), tmp_path, {})
-    chosen = settings(teacher=str(tmp_path), image_size=SIZE + 1, cached_views=0)
-    with pytest.raises(config.InputError, match=f"set image_size={SIZE}"):
-        training.load_teacher(chosen)
-
-
 # Several devices
 
 

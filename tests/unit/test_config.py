@@ -382,7 +382,6 @@ def test_describe_names_the_folder_of_real_images(tmp_path):
         ("chest_xray", {"traps": "labels"}, "on real images leave it out"),
         ("chest_xray", {"backbone": "SmallCNN", "weights": "phantoms"}, "add pretraining_phantoms=1500"),
         ("smoke", {"frame": 0.1}, "frame needs .* set unfrozen_layers=-1 or cached_views=0"),
-        ("smoke", {"teacher": "anywhere"}, "teacher needs .* set unfrozen_layers=-1 or cached_views=0"),
     ],
 )
 def test_what_is_impossible_together_is_refused_before_anything_runs(profile, wish, said):
