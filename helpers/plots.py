@@ -171,7 +171,7 @@ def shortcut_bars(table: pd.DataFrame) -> None:
     Parameters
     ----------
     table : DataFrame of float in [0, 1]
-        A row for each fact, a column for each split, as from `dataset.shortcuts` without its column p. 0.5 says
+        A row for each fact, a column for each split, as from `dataset.shortcuts` without p and the side. 0.5 says
         nothing; less than that points the other way than in train.
     """
     colours = [SPLIT_COLOURS[name] for name in table.columns]

@@ -70,6 +70,8 @@ def build_backbone(settings: Settings) -> keras.Model:
     try:
         return constructor(include_top=False, weights=start, input_tensor=x)
     except Exception as error:  # keras' downloader and h5py raise several kinds
+        if start is None:
+            raise
         if weights != "imagenet":
             raise InputError(f"{file} does not hold weights of {settings.backbone}: {first_line(error)}") from error
         raise InputError(

@@ -89,8 +89,8 @@ def describe_operating_point(card: dict, threshold: float) -> str:
     text += f"alarm. This was measured on {tested} test images, with a yes or no for each."
     sure = card.get("certain") or {"n": 0}
     if own and sure["n"]:
-        text += f" For {tested - sure['n']} of them the page says uncertain. Of the other {sure['n']} answers, "
-        text += f"{sure['right']} were right."
+        text += f" For {tested - sure['n']} of them the probability is in the uncertain range. "
+        text += f"Of the other {sure['n']} answers, {sure['right']} were right."
     if not own:
         text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."
     return text

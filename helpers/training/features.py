@@ -99,7 +99,9 @@ def build(
         views.append(view(f"train-{number}", rows["train"], change, settings))
     validation = view("validation", rows["validation"])
     head = Activations([tensors[:1] for tensors in views], validation[:1])
-    return head, Activations([tensors[1:] for tensors in views], validation[1:]) if settings.unfrozen_layers > 0 else head
+    return head, Activations(
+        [tensors[1:] for tensors in views], validation[1:]
+    ) if settings.unfrozen_layers > 0 else head
 
 
 def cached_batches(arrays: list[np.ndarray], order: np.ndarray, batch_size: int, *rest: np.ndarray) -> tf.data.Dataset:
