@@ -175,12 +175,12 @@ def dicom(stored: np.ndarray, bits: int = 12, photometric: str = "MONOCHROME2", 
     """A digital X-ray; `stored` (height, width), or (frames, height, width), or (height, width, 3) for RGB."""
     import pydicom
     from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
     data = pydicom.Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SOPClassUID, data.SOPInstanceUID = DigitalXRayImageStorageForPresentation, generate_uid()
+    data.SOPClassUID, data.SOPInstanceUID = DigitalXRayImageStorageForPresentation, "1.2.3"  # the same bytes each time
     samples = 3 if photometric == "RGB" else 1
     if stored.ndim == 3 and samples == 1:
         data.NumberOfFrames = len(stored)
