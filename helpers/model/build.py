@@ -63,7 +63,7 @@ def build_backbone(settings: Settings) -> keras.Model:
     file = Path(weights).expanduser()
     if weights not in WEIGHTS and not file.is_file():
         raise InputError(f"setting weights={weights} is neither imagenet, none, phantoms nor a file that exists.")
-    start = {"imagenet": "imagenet", "none": None, "phantoms": None}.get(weights, str(file))
+    start = None if weights in ("none", "phantoms") else weights if weights == "imagenet" else str(file)
     pixels = layers.Input((size, size, 1), name="pixels")
     x = layers.Concatenate(name="grey_to_three")([pixels] * 3)
     x = layers.Rescaling(scale, offset, name="preprocessing")(x)
