@@ -11,7 +11,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 
 from helpers.config import InputError
 from helpers.images.reading import Decoded, read
@@ -80,9 +82,24 @@ def _end_with_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Processes started within inherit the block, before they can ignore ctrl-C: it ends no import with a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would lift the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _submit(pool: ProcessPoolExecutor, path: str) -> Future:
     try:
-        return pool.submit(_attempt_there, path)
+        with _ctrl_c_blocked():
+            return pool.submit(_attempt_there, path)
     except BrokenProcessPool as error:
         broken: Future = Future()
         broken.set_exception(error)

@@ -22,6 +22,7 @@ from PIL import Image
 
 from helpers import config, images, model, predict, storage
 from helpers.config import InputError
+from helpers.images import ahead
 from tests.conftest import dicom, planted_film, planted_logit
 
 HEADER = "path,probability,label,threshold,warnings,error"
@@ -454,6 +455,15 @@ def test_many_images_are_predicted_to_the_bit_as_few_are(predictor, command, man
     assert "1 of 73 images could not be read" in said
     assert rows == list(predict.predict_files(predictor, predict.command.find_images([str(many)])))
     assert {row["label"] for row in rows} == {"", "PNEUMONIA", "NORMAL"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other signals there")
+def test_processes_that_decode_are_started_with_ctrl_c_blocked():
+    with ahead._pool(1) as pool:
+        with ahead._ctrl_c_blocked():
+            there = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, [])
+        assert signal.SIGINT in there.result()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="other signals there")
