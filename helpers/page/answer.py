@@ -49,7 +49,7 @@ def describe_model(card: dict) -> str:
     """In words: what was measured at the model's threshold, on how many images, and for what the model was made."""
     validation = (card.get("metrics") or {}).get("validation")
     share = (
-        f" Its probabilities are right on average where {validation['prevalence']:.0%} of the images show pneumonia."
+        f" Its probabilities are meant for a group of images of which {validation['prevalence']:.0%} show pneumonia."
         if validation
         else ""
     )
@@ -86,10 +86,10 @@ def describe_operating_point(card: dict, threshold: float) -> str:
     text = (
         f"{start} found {_of_100(sensitivity)} images with pneumonia. It gave {_of_100(alarms)} normal images a false "
     )
-    text += f"alarm. This was measured on {tested} test images. Here each of them counts as a yes or a no."
+    text += f"alarm. This was measured on {tested} test images, the uncertain ones included."
     sure = card.get("certain") or {"n": 0}
     if own and sure["n"]:
-        text += f" For {tested - sure['n']} of them the probability is in the uncertain range. "
+        text += f" For {tested - sure['n']} of them the model says “uncertain”. "
         text += f"Of the other {sure['n']} answers, {sure['right']} were right."
     if not own:
         text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."

@@ -245,7 +245,7 @@ def test_explanations_are_of_what_was_predicted(smoke):
         assert shown["outcome"] == ("T" if right else "F") + ("P" if row["probability"] >= threshold else "N")
     summary = found["summary"]
     assert all(0 <= value <= 1 for name, value in summary.items() if name.startswith("heat "))
-    for method in ("Grad-CAM", "Grad-CAM++", "same map for all"):
+    for method in ("Grad-CAM", "Grad-CAM++", "blind map"):
         hit = summary[f"pointing game, {method}"]
         assert 0 <= hit["low"] <= hit["value"] <= hit["high"] <= 1
     assert 0 < summary["pointing game, by chance"] < 0.2
