@@ -53,7 +53,7 @@ PROFILES: dict[str, dict] = {
         "phantoms": 700,
         "validation_fraction": 0.33,  # a threshold needs images
         "pretraining_phantoms": 600,
-        "pretraining_epochs": 6,
+        "pretraining_epochs": 4,
         "batch_size": 16,
         "dropout": 0.3,
         "rotation": 8.0,

@@ -22,7 +22,7 @@ _LOBES = (
     (+1, 0.60, 0.36, 0.42, 0.34, +1, 0.62),
     (+1, 0.65, 0.85, 0.40, 0.28, 0, 0.0),
 )
-_BACTERIAL, _VIRAL = (0.65, 1.0), (0.8, 1.0)  # least and most air that an opacity takes away, as a share
+_BACTERIAL, _VIRAL = (0.7, 1.0), (0.85, 1.0)  # least and most air that an opacity takes away, as a share
 
 
 @dataclass(frozen=True)
@@ -208,17 +208,17 @@ def opacity(rng, finding: str, view: View, patient: Patient, air, u, v) -> np.nd
         ridges = ridges + np.clip(1 - 2.5 * np.abs(noise(rng, air.shape, 30)), 0, 1)
         weight = np.zeros_like(air)
         for _ in range(place.integers(2, 4)):
-            where, cu, cv, reach = place.choice([-1, 1]), *place.uniform((0.3, 0.12, 0.2), (0.8, 0.92, 0.32))
+            where, cu, cv, reach = place.choice([-1, 1]), *place.uniform((0.36, 0.15, 0.23), (0.8, 0.9, 0.33))
             patch = np.exp(-(((u - cu) / reach) ** 2) - ((v - cv) / (0.8 * reach)) ** 2) * edge(side * where, 0.1)
             weight = np.maximum(weight, patch)
         weight = weight * (1 + 0.35 * noise(rng, air.shape, 7))
         return np.clip(rng.uniform(*_VIRAL) * weight * (0.4 + 0.6 * ridges), 0, 0.9)
     if finding == "focus" or place.random() < 0.8:
-        lobe = (place.choice([-1, 1]), place.uniform(0.3, 0.8), place.uniform(0.12, 0.92), 0.4, 0.25, 0, 0.0)
+        lobe = (place.choice([-1, 1]), place.uniform(0.36, 0.8), place.uniform(0.15, 0.9), 0.4, 0.25, 0, 0.0)
     else:
         lobe = _LOBES[place.integers(len(_LOBES))]
     where, cu, cv, ru, rv, keep, fissure = lobe
-    grow = place.uniform(0.8, 1.2)
+    grow = place.uniform(0.95, 1.25)
     shape = 1 - ((u - cu - place.normal(0, 0.05)) / (ru * grow)) ** 2 - ((v - cv) / (rv * grow)) ** 2
     patchy = shape + 0.4 * noise(rng, air.shape, 9) + 0.2 * noise(rng, air.shape, 25)
     cover = edge(patchy - 0.25, 1.1) * edge(side * where, 0.1)

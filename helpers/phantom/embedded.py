@@ -20,7 +20,7 @@ from helpers.phantom.anatomy import make_patient
 from helpers.phantom.film import ANY, TEST, TRAIN, draw, film
 
 RECIPE = "phantoms.json"  # in the root of a dataset that was drawn
-VERSION = 4  # of the drawing and of the plan: datasets of another version are drawn anew
+VERSION = 5  # of the drawing and of the plan: datasets of another version are drawn anew
 
 
 def _plan(patients: int, seed: int, trap: str) -> tuple[list, list]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import shutil
@@ -207,6 +208,7 @@ def _beginning(classifier: keras.Model, unfrozen: int) -> list:
 # what pre-training depends on, and what the activations of frozen layers do
 _BOTH = ["seed", "image_size", "backbone", "deterministic", "mixed_precision", *config.AUGMENTATIONS]
 _PRETRAINING = [*_BOTH, "pretraining_phantoms", "pretraining_epochs", "batch_size", "label_smoothing"]
+_PRETRAINING_SEED = 1  # of the weights that the backbone of any run of phantoms starts from
 _CUT = [*_BOTH, "validation_fraction", "weights", "cached_views", "unfrozen_layers"]
 
 
@@ -248,8 +250,12 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
 
     The targets say it for each position of the feature maps. They stay where they are when the augmentation moves a
     film, by about a position, so the answer is a rough one.
-    Stands in for ImageNet where nothing can be downloaded. The last tenth validates. Returns the history.
+    Stands in for ImageNet where nothing can be downloaded. As with ImageNet, the weights are the same for every seed of
+    a run. The last tenth validates. Returns the history.
     """
+    run_seed, settings = settings.seed, dataclasses.replace(settings, seed=_PRETRAINING_SEED)
+    keras.utils.set_random_seed(settings.seed)
+    backbone.set_weights(model.build_backbone(settings).get_weights())
     images, masks = phantom.pretraining_set(settings.pretraining_phantoms, settings.image_size, settings.seed)
     covered = tf.image.resize(masks.astype(np.float32), backbone.output_shape[1:3], "area").numpy()
     targets = (covered > (0.25, 0.1)).astype(np.float32).reshape(len(images), -1)  # a letter is thin
@@ -275,6 +281,7 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
     folder = run / "training" / "pretraining"
     best, history = fit(network, epoch_batches, validate, epochs, epochs, folder, key, [settings.seed])
     backbone.set_weights(best.get_weights()[: len(backbone.get_weights())])
+    keras.utils.set_random_seed(run_seed)
     return history
 
 
