@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import anywidget
 import numpy as np
 import pandas as pd
 import traitlets
+from scipy.special import logit
 
 from helpers import config, dataset, images, phantom
 from helpers.config import InputError, Settings
@@ -36,7 +38,7 @@ def find_samples(
 ) -> dict[str, Path | bytes]:
     """Up to `count` readable images of each class, evenly picked: title -> file. Of test, where the dataset has one.
 
-    With `predictions` (predictions.csv of a run) evenly by the model's answers, the most wrong among them.
+    With `predictions` (predictions.csv of a run) evenly over the range of the logits, from the most wrong answer on.
     Where there is no dataset: as many phantoms, drawn now: title -> PNG bytes. The page has no parameters: there the
     environment variable PNEUMONIA_DATA names the dataset.
     """
@@ -51,13 +53,17 @@ def find_samples(
     drawn = PHANTOM if (root / phantom.RECIPE).is_file() else ""
     for label in config.LABELS:
         paths = [path for path, _, of in listed if of == label]
-        if predictions is not None:  # from wrong to right
-            answers = predictions[predictions["path"].isin(paths)].sort_values("probability")["path"].tolist()
-            paths = answers if label == "PNEUMONIA" else answers[::-1]
-        files = [root / path for path in paths]
-        parts = np.array_split(np.arange(len(files)), min(count, len(files)) or 1)
-        found = [next((files[i] for i in part if _readable(files[i])), None) for part in parts]
-        for number, file in enumerate(sorted(filter(None, found)), start=1):
+        candidates = np.array_split(np.arange(len(paths)), min(count, len(paths)) or 1)  # for each sample, best first
+        if predictions is not None:
+            answers = predictions[predictions["path"].isin(paths)].sort_values("probability")
+            paths, scores = answers["path"].tolist(), logit(answers["probability"].clip(1e-6, 1 - 1e-6).to_numpy())
+            targets = np.linspace(*scores[[0, -1]], min(count, len(scores))) if len(scores) else []
+            candidates = [np.argsort(np.abs(scores - target), kind="stable") for target in targets]
+        found: list[Path] = []
+        for order in candidates:
+            files = (root / paths[i] for i in order)
+            found += itertools.islice((file for file in files if file not in found and _readable(file)), 1)
+        for number, file in enumerate(sorted(found), start=1):
             subtype = dataset.parse_name(file.name)[2]
             samples[f"{drawn}{label} {subtype} {number}".replace("  ", " ")] = file
     return samples

@@ -549,15 +549,15 @@ def test_phantoms_in_a_folder_are_called_phantoms_too(tmp_path):
     assert list(find_samples(make_settings("chest_xray", {"data": str(tmp_path)}))) == ["phantom NORMAL 1"]
 
 
-def test_samples_of_a_run_spread_over_its_answers_the_worst_among_them(tmp_path):
-    answers = [0.3, 0.9, 0.1, 0.5, 0.2, 0.8, 0.4, 0.6]
+def test_samples_of_a_run_spread_over_its_logits_the_worst_among_them(tmp_path):
+    answers = [0.02, 0.98, 0.01, 0.5, 0.6, 0.99, 0.985, 0.4]  # nearest to equal steps: 0.01, 0.18, 0.82, 0.99
     for label in ("NORMAL", "PNEUMONIA"):
         write(tmp_path / "test" / label, [f"{k}.png" for k in range(8)])
     rows = [(f"test/{label}/{k}.png", p) for label in ("NORMAL", "PNEUMONIA") for k, p in enumerate(answers)]
     predictions = pd.DataFrame(rows, columns=["path", "probability"])
     found = find_samples(make_settings("chest_xray", {"data": str(tmp_path)}), 4, predictions)
     picked = [f"{file.parent.name} {file.stem}" for file in found.values()]
-    assert picked == [*("NORMAL 1", "NORMAL 4", "NORMAL 6", "NORMAL 7"), *(f"PNEUMONIA {k}" for k in (0, 2, 3, 5))]
+    assert picked == [f"{label} {k}" for label in ("NORMAL", "PNEUMONIA") for k in (2, 4, 5, 7)]
 
 
 def test_the_page_s_dataset_is_named_by_the_environment(tmp_path, monkeypatch):
