@@ -534,6 +534,7 @@ def test_pretraining_changes_the_backbone_once(tmp_path, cache, monkeypatch):
             layer.trainable = True  # as before notebook 03 puts a head on it
         return network
 
+    monkeypatch.setattr(model, "build_backbone", lambda _: backbone())  # which pre-training starts from
     one, other = backbone(), backbone()
     history = training.pretrain(one, chosen, tmp_path)
     assert asked == [(20, chosen.image_size, chosen.seed)]
@@ -542,6 +543,9 @@ def test_pretraining_changes_the_backbone_once(tmp_path, cache, monkeypatch):
     assert not same_weights(one, other)
     training.pretrain(other, chosen, tmp_path)  # done before: read off
     assert same_weights(one, other)
+    another = make_settings(base=chosen, overrides={"seed": chosen.seed + 1})
+    training.pretrain(other, another, tmp_path / "another seed")
+    assert same_weights(one, other), "the seed of a run changes its backbone"
     for changed in ({"batch_size": 3}, {"brightness": 0.5}):  # other steps, other images
         before = backbone()
         before.set_weights(other.get_weights())
