@@ -57,7 +57,8 @@ def find_samples(
         if predictions is not None:
             answers = predictions[predictions["path"].isin(paths)].sort_values("probability")
             paths, scores = answers["path"].tolist(), logit(answers["probability"].clip(1e-6, 1 - 1e-6).to_numpy())
-            targets = np.linspace(*scores[[0, -1]], min(count, len(scores))) if len(scores) else []
+            ends = scores[[0, -1]] if len(scores) else np.zeros(2)
+            targets = np.linspace(ends[0], ends[1], min(count, len(scores)))
             candidates = [np.argsort(np.abs(scores - target), kind="stable") for target in targets]
         found: list[Path] = []
         for order in candidates:
