@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +37,7 @@ def find_samples(
 ) -> dict[str, Path | bytes]:
     """Up to `count` readable images of each class, evenly picked: title -> file. Of test, where the dataset has one.
 
-    With `predictions` (predictions.csv of a run) evenly over the range of the logits, from the most wrong answer on.
+    With `predictions` (predictions.csv of a run) evenly over the range of the logits, the most wrong among them.
     Where there is no dataset: as many phantoms, drawn now: title -> PNG bytes. The page has no parameters: there the
     environment variable PNEUMONIA_DATA names the dataset.
     """
@@ -63,7 +62,8 @@ def find_samples(
         found: list[Path] = []
         for order in candidates:
             files = (root / paths[i] for i in order)
-            found += itertools.islice((file for file in files if file not in found and _readable(file)), 1)
+            best = next((file for file in files if file not in found and _readable(file)), None)
+            found += [best] if best else []
         for number, file in enumerate(sorted(found), start=1):
             subtype = dataset.parse_name(file.name)[2]
             samples[f"{drawn}{label} {subtype} {number}".replace("  ", " ")] = file

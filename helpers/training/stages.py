@@ -255,7 +255,7 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
     """
     run_seed, settings = settings.seed, dataclasses.replace(settings, seed=_PRETRAINING_SEED)
     keras.utils.set_random_seed(settings.seed)
-    backbone.set_weights(model.build_backbone(settings).get_weights())
+    backbone.set_weights(model.build_backbone(settings).get_weights())  # not those drawn by the seed of the run
     images, masks = phantom.pretraining_set(settings.pretraining_phantoms, settings.image_size, settings.seed)
     covered = tf.image.resize(masks.astype(np.float32), backbone.output_shape[1:3], "area").numpy()
     targets = (covered > (0.25, 0.1)).astype(np.float32).reshape(len(images), -1)  # a letter is thin

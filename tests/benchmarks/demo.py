@@ -31,7 +31,7 @@ INSTRUCTIONS: dict[str, dict[str, str]] = {
         "TF_NUM_INTRAOP_THREADS": "2", "TF_NUM_INTEROP_THREADS": "2", "ONEDNN_MAX_CPU_ISA": "SSE41",
     },
 }  # fmt: skip
-FRAME = "frame=0.3"  # what should break the shortcut
+FRAME = "frame=0.3"  # what breaks the shortcut
 # lesson: (the numbers it is about, whether it holds of one run)
 LESSONS = {
     "01 compression tells the classes apart in train, not in test": (
