@@ -50,7 +50,7 @@ def read_all(paths: Iterable[str], processes: int = 0) -> Iterator[tuple[str, De
             yield path, found
     finally:
         for one in (pool, single):
-            one.shutdown(wait=False, cancel_futures=True)
+            one.shutdown(cancel_futures=True)  # waits: Python's exit, beside a pool that closes, may print a traceback
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
