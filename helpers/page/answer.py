@@ -89,7 +89,8 @@ def describe_operating_point(card: dict, threshold: float) -> str:
     text += f"alarm. This was measured on {tested} test images."
     sure = card.get("certain") or {"n": 0}
     if own and sure["n"]:
-        text += f" For {tested - sure['n']} of them the page would say “uncertain”; here the threshold decides. "
+        text += " These counts use the threshold alone. "
+        text += f"The page would call {tested - sure['n']} of the images “uncertain”. "
         text += f"Of the other {sure['n']} answers, {sure['right']} were right."
     if not own:
         text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."

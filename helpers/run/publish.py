@@ -55,6 +55,7 @@ def publish(run: str, target: Path) -> None:
     about |= {"numbers": numbers.loc["bare number"], "size_of_copies": sizes[0] if len(sizes) == 1 else None}
     about |= {"within": numbers.loc["patient (number and subtype)", "in both"]}
     about |= {"tables": "\n\n".join(_table(name, part) for name, part in card["metrics"].items())}
+    about |= {"rarer": _where_rarer(card["metrics"]["test"])}
     about |= {"heatmaps": storage.read_json(folder / "explanations.json") if state.explained(record) else {}}
     text = report.write("model_card.md.j2", **about)
     with tempfile.TemporaryDirectory() as name:
@@ -102,6 +103,7 @@ def remeasure(target: Path) -> None:
         policy = card["threshold"], card["threshold_policy"]
         metrics[name] = evaluation.summarise(part, *policy, usual.resamples, usual.seed)
         text = re.sub(rf"(?m)^\| {name} \(n = \d+\) \| .*\n(\|.*\n)+", _table(name, metrics[name]) + "\n", text)
+    text = re.sub(r"(?m)^\| prevalence \| .*\n(\|.*\n)+", _where_rarer(metrics["test"]) + "\n", text)
     kept = storage.read_json(target / "robustness.json")
     tables = "".join(f"\n{_markdown(name, pd.DataFrame(**found))}\n" for name, found in kept.items())
     text = re.sub(r"(?s)(?<=<!-- elsewhere -->\n).*(?=<!-- end -->)", lambda _: tables, text)
@@ -111,6 +113,11 @@ def remeasure(target: Path) -> None:
 
 def _table(name: str, summary: dict) -> str:
     return _markdown(f"{name} (n = {summary['n']})", evaluation.table(summary).set_index("metric"))
+
+
+def _where_rarer(summary: dict) -> str:
+    table = evaluation.where_rarer(summary)
+    return _markdown("prevalence", table) if len(table) else ""
 
 
 def _markdown(name: str, table: pd.DataFrame) -> str:

@@ -87,7 +87,8 @@ def on_test(predictor: Predictor, root: Path) -> pd.DataFrame:
         rows[name] |= {
             "n": len(frame),
             "out of distribution": round(np.mean([one.out_of_distribution for one in predictions]), 3),
-            "uncertain": round(np.mean([one.uncertain for one in predictions]), 3),
+            "uncertain": round(np.mean([one.uncertain and not one.out_of_distribution for one in predictions]), 3),
+            "without a warning": sum(not one.warnings for one in predictions),
             "wrong without a warning": sum(
                 bad and not one.warnings for bad, one in zip(wrong, predictions, strict=True)
             ),

@@ -97,6 +97,22 @@ return classifier
 FROZEN, RIGHT_LOSS = "backbone.trainable = False\n", "sparse_categorical_crossentropy"
 SIGMOIDS, MOVING = FROZEN + HEAD.format("sigmoid", RIGHT_LOSS), HEAD.format("softmax", RIGHT_LOSS)
 OTHER_LOSS = FROZEN + HEAD.format("softmax", "mean_squared_error")
+RIGHT_HEAD = FROZEN + HEAD.format("softmax", RIGHT_LOSS)
+DROPOUT_LAST = FROZEN + """\
+x = layers.Dense(units, "relu")(layers.GlobalAveragePooling2D()(backbone.output))
+x = layers.Dropout(dropout)(layers.Dense(3, "softmax")(x))
+classifier = keras.Model(backbone.input, x)
+classifier.compile("adam", "sparse_categorical_crossentropy")
+return classifier
+"""
+NEVER_RESET = """\
+best, bad = 0, 0
+for epoch, loss in enumerate(losses[1:], 1):
+    best, bad = (epoch, bad) if loss < losses[best] else (best, bad + 1)
+    if bad == patience:
+        return best, epoch
+return best, len(losses) - 1
+"""
 PATIENT_MEANS = """\
 means = np.array([values[units == unit].mean() for unit in np.unique(units)])
 return np.random.default_rng(seed).choice(means, (resamples, len(means))).mean(axis=1).std()
@@ -108,6 +124,13 @@ with tf.GradientTape() as tape:
     score = {1}
 weights = tf.reduce_mean(tape.gradient(score, maps), axis=(1, 2), keepdims=True)
 return tf.nn.relu({0}tf.reduce_sum(weights * maps, axis=-1)).numpy()
+"""
+BLACK = """\
+count = len(image) // patch
+covered = np.repeat(image[None], count * count, axis=0)
+for square in range(count * count):
+    covered[square, square // count * patch :, square % count * patch :][:patch, :patch] = 0
+return (score(image[None])[0] - score(covered)).reshape(count, count)
 """
 NEVER_UNCOVERED = """\
 count, covered = len(image) // patch, image.copy()
@@ -138,9 +161,13 @@ WRONG = (
     ("03_training", "three_answers", SIGMOIDS, "add up to 1"),
     ("03_training", "three_answers", MOVING, "is the backbone frozen"),
     ("03_training", "three_answers", OTHER_LOSS, "is not made for labels"),
+    ("03_training", "three_answers", RIGHT_HEAD.replace('"relu"', "None"), "ReLU"),
+    ("03_training", "three_answers", RIGHT_HEAD.replace("Average", "Max"), "mean of each map"),
+    ("03_training", "three_answers", DROPOUT_LAST, "between the two Dense layers"),
     ("03_training", "balanced_weights", "return np.where(ill, ill.mean(), 1 - ill.mean())", "is not 1"),
     ("03_training", "weighted_loss", "return -(weights * np.log(p)).mean()", "Keras computes"),
     ("03_training", "early_stopping", "return int(np.argmin(losses)), len(losses) - 1", "never seen"),
+    ("03_training", "early_stopping", NEVER_RESET, "starts the count anew"),
     ("04_fine_tuning", "unfreeze", "for x in inside: x.trainable = x in inside[-last:]", "should learn"),
     (
         "04_fine_tuning",
@@ -165,6 +192,7 @@ WRONG = (
     ("06_grad_cam", "speaks_against", GRAD_CAM.format("", "logit"), "another map"),
     ("06_grad_cam", "speaks_against", GRAD_CAM.format("-", "tf.sigmoid(logit)"), "another map"),
     ("06_grad_cam", "even_share", "return 4 * width", "the whole square"),
+    ("06_grad_cam", "occlusion", BLACK, "mean grey"),
     ("06_grad_cam", "occlusion", NEVER_UNCOVERED, "one at a time"),
     ("07_predict", "decide", "return correct(network, card, pixels / 255)", "other probabilities"),
     ("07_predict", "decide", "return correct(network, card | {'calibration': PLAIN}, pixels)", "other probabilities"),

@@ -25,7 +25,7 @@ def run(planted, tmp_path, monkeypatch):
     labels, probabilities = np.arange(40) % 2, np.linspace(0, 1, 40)
     found = measure(labels, probabilities, 0.4)
     part = {name: {"value": value, "low": 0.1, "high": 0.9} for name, value in found.items()}
-    part |= {"n": 40, "confusion": {"tp": 12, "fp": 12, "fn": 8, "tn": 8}, "by_subtype": {}}
+    part |= {"n": 40, "prevalence": 0.5, "confusion": {"tp": 12, "fp": 12, "fn": 8, "tn": 8}, "by_subtype": {}}
     card = model.make_card(settings, "f" * 64, public=True)
     card |= {"threshold": 0.4, "threshold_policy": "0.4", "uncertain": [0.3, 0.5]}
     card |= {
@@ -112,6 +112,7 @@ def test_a_published_model_is_measured_anew_from_its_predictions(run, tmp_path, 
     assert "| images from elsewhere | images | uncertain |\n|---|---|---|\n| adults | 30 | 3 |\n" in text
     assert "Not measured yet." not in text
     assert text.count("| test (n = 20) |") == 1
+    assert publish._where_rarer(card["metrics"]["test"]) in text
 
 
 def test_the_card_in_the_clone_is_what_its_predictions_say():
@@ -119,6 +120,7 @@ def test_the_card_in_the_clone_is_what_its_predictions_say():
     kept = dataset.read_table(config.PRETRAINED / "predictions.csv", "")
     assert set(kept["split"]) == set(card["metrics"]) == {"test", "validation"}
     text = (config.PRETRAINED / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert publish._where_rarer(card["metrics"]["test"]) in text
     for name, part in kept.groupby("split"):
         found = evaluation.summarise(part, card["threshold"], card["threshold_policy"], 1000, 1)
         assert card["metrics"][name] == found
