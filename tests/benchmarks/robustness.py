@@ -1,10 +1,13 @@
 """How a saved model does on test images framed, turned and toned otherwise, and on images from elsewhere.
 
 `python -m tests.benchmarks.robustness --model data/pretrained --data DATASET [FOLDER ...]` predicts the test images of
-DATASET as they are and under each of VIEWS: AUC, accuracy, sensitivity and specificity with 95% intervals by patient,
-and which part gets the out-of-distribution warning, is uncertain, or is wrong without any warning. Then, of each FOLDER
-and below, the images in each folder that holds some: how many are warned of, uncertain, and called pneumonia or normal
-without any warning. Images named as one of DATASET are compared with it: original against copy.
+DATASET as they are, under each of VIEWS and with each part of HIDDEN: AUC, accuracy, sensitivity and specificity with
+95% intervals by patient, and how many get the out-of-distribution warning, are uncertain otherwise, get no warning at
+all, or are wrong without one. A model that still tells the classes apart by the edge alone has a shortcut.
+
+Of each FOLDER and below, it then predicts the images in each folder that holds some: how many are warned of, uncertain,
+and called pneumonia or normal without any warning. Images named as one of DATASET are compared with it: original
+against copy.
 
 `--keep` also writes the tables to robustness.json in the model folder. `python -m helpers.publish` then puts them into
 the model card, and notebook 07 shows them.
@@ -39,6 +42,14 @@ def equalised(image: np.ndarray) -> np.ndarray:
     return np.asarray(ImageOps.equalize(Image.fromarray(image)))
 
 
+def covered(image: np.ndarray, edge: bool) -> np.ndarray:
+    """uint8 (height, width) with its mean grey on the outer tenth at each side, or on all but that."""
+    height, width = image.shape
+    middle = np.zeros(image.shape, bool)
+    middle[height // 10 : height - height // 10, width // 10 : width - width // 10] = True
+    return np.where(middle != edge, np.uint8(image.mean()), image)
+
+
 VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "plain": lambda image: image,
     "cropped by 5%": lambda image: reframed(image, 0.05),
@@ -46,6 +57,10 @@ VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "cropped by 12%": lambda image: reframed(image, 0.12),
     "tilted by 8 degrees": lambda image: tilted(image, 8),
     "equalised": equalised,
+}
+HIDDEN = {  # a test of shortcuts, and nothing to choose by
+    "the outer tenth hidden": lambda image: covered(image, edge=True),
+    "all but the outer tenth hidden": lambda image: covered(image, edge=False),
 }
 
 
@@ -70,12 +85,12 @@ def predict_all(
 
 
 def on_test(predictor: Predictor, root: Path) -> pd.DataFrame:
-    """A row for each of VIEWS of the test images of a dataset folder."""
+    """A row for each of VIEWS and HIDDEN, of the test images of a dataset folder."""
     files = sorted(row for row in dataset.image_files(root) if row[1] == "test")
     frame = pd.DataFrame(files, columns=["path", "split", "label"])
     frame["patient"], _, frame["subtype"] = zip(*map(dataset.parse_name, frame["path"]), strict=True)
     rows = {}
-    for name, change in VIEWS.items():
+    for name, change in (VIEWS | HIDDEN).items():
         predictions = predict_all(predictor, [root / path for path in frame["path"]], change, name)
         frame["probability"] = [one.probability for one in predictions]
         summary = evaluation.summarise(frame, predictor.threshold, "", 1000, 1)

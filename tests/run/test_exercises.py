@@ -98,13 +98,16 @@ FROZEN, RIGHT_LOSS = "backbone.trainable = False\n", "sparse_categorical_crossen
 SIGMOIDS, MOVING = FROZEN + HEAD.format("sigmoid", RIGHT_LOSS), HEAD.format("softmax", RIGHT_LOSS)
 OTHER_LOSS = FROZEN + HEAD.format("softmax", "mean_squared_error")
 RIGHT_HEAD = FROZEN + HEAD.format("softmax", RIGHT_LOSS)
-DROPOUT_LAST = FROZEN + """\
+DROPOUT_LAST = (
+    FROZEN
+    + """\
 x = layers.Dense(units, "relu")(layers.GlobalAveragePooling2D()(backbone.output))
 x = layers.Dropout(dropout)(layers.Dense(3, "softmax")(x))
 classifier = keras.Model(backbone.input, x)
 classifier.compile("adam", "sparse_categorical_crossentropy")
 return classifier
 """
+)
 NEVER_RESET = """\
 best, bad = 0, 0
 for epoch, loss in enumerate(losses[1:], 1):

@@ -55,9 +55,16 @@ def test_arms_are_judged_under_every_view(planted):
 
 def test_each_view_of_the_test_images_has_its_figures(films, predictor):
     table = robustness.on_test(predictor, films)
-    assert list(table.index) == list(robustness.VIEWS)
+    assert list(table.index) == [*robustness.VIEWS, *robustness.HIDDEN]
     assert table.loc["plain", "accuracy"].startswith("1.000")
     assert table.loc["plain", "wrong without a warning"] == 0
+
+
+def test_the_edge_is_hidden_or_all_but_the_edge():
+    image = np.full((20, 40), 100, np.uint8)
+    image[2:18, 4:36] = 200
+    assert (robustness.covered(image, edge=True) == np.where(image == 200, 200, 164)).all()
+    assert (robustness.covered(image, edge=False) == np.where(image == 200, 164, 100)).all()
 
 
 def test_images_from_elsewhere_are_counted_by_folder(predictor, tmp_path):
