@@ -85,7 +85,7 @@ lint: $(DEV_READY) ## check style, types, documents, notebooks and the lists of 
 
 # Without --strict, pip-audit calls packages that it could not ask about clean.
 audit: $(DEV_READY) ## ask which locked packages have known vulnerabilities (needs the network)
-	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/analysis.lock -r requirements/dev.lock
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r requirements/analysis.lock -r requirements/dev.lock -r requirements/sweep.lock
 
 # Pins that still fit the lists stay; `make lock ARGS=--upgrade` moves them all.
 lock: $(DEV_READY) ## resolve requirements/*.in into the locks, with hashes (needs the network)
