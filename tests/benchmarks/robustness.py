@@ -2,8 +2,8 @@
 
 `python -m tests.benchmarks.robustness --model data/pretrained --data DATASET [FOLDER ...]` predicts the test images of
 DATASET as they are, under each of VIEWS and with each part of HIDDEN: AUC, accuracy, sensitivity and specificity with
-95% intervals by patient, and how many get the out-of-distribution warning, are uncertain otherwise, get no warning at
-all, or are wrong without one. A model that still tells the classes apart by the edge alone has a shortcut.
+95% intervals by patient, the proportions that are out of distribution, and uncertain otherwise, and the numbers that
+get no warning at all, and are wrong without one. A model that tells the classes apart by the edge alone has a shortcut.
 
 Of each FOLDER and below, it then predicts the images in each folder that holds some: how many are warned of, uncertain,
 and called pneumonia or normal without any warning. Images named as one of DATASET are compared with it: original
