@@ -90,7 +90,7 @@ def describe_operating_point(card: dict, threshold: float) -> str:
     sure = card.get("certain") or {"n": 0}
     if own and sure["n"]:
         text += " These counts use the threshold alone. "
-        text += f"The page would call {tested - sure['n']} of the images “uncertain”. "
+        text += f"{tested - sure['n']} of the images lie in the uncertain range. "
         text += f"Of the other {sure['n']} answers, {sure['right']} were right."
     if not own:
         text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."
