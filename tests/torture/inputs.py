@@ -145,7 +145,7 @@ SMALL: dict[str, tuple[Callable[[Path], None], str]] = {  # what it is, and what
     "ten images": (lambda root: few(root, train_NORMAL=3, train_PNEUMONIA=3, test_NORMAL=2, test_PNEUMONIA=2), ""),
     "no test folder": (lambda root: few(root, train_NORMAL=4, train_PNEUMONIA=4), ""),
     "test of one class": (lambda root: few(root, train_NORMAL=4, train_PNEUMONIA=4, test_NORMAL=3), ""),
-    "an empty class": (lambda root: few(root, train_NORMAL=4, train_PNEUMONIA=0, test_NORMAL=2), "no usable image"),
+    "an empty class": (lambda root: few(root, train_NORMAL=4, train_PNEUMONIA=0, test_NORMAL=2), "train/PNEUMONIA"),
     "one class": (lambda root: few(root, train_NORMAL=4, test_NORMAL=2), "train/PNEUMONIA"),
     "one patient": (one_patient, "single patient"),
     "an empty folder": (lambda root: root.mkdir(), "train/NORMAL"),

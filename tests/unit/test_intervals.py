@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from helpers import evaluation
 from helpers.config import InputError
 from helpers.evaluation import METRICS, bootstrap, mean_difference, mean_interval, paired_differences, predictive_values
+from tests import notebook_code
 from tests.benchmarks import coverage
 
 EASY = settings(max_examples=40, deadline=None, derandomize=True)
@@ -255,3 +256,13 @@ def test_groups_of_one_run_differ_as_two_runs_do():
     pairs = evaluation.paired_differences(LABELS, (SCORES, 0.5), (better, 0.5), PEOPLE, 300)
     groups = evaluation.group_differences([one, one], [other, other], 300)
     assert groups["auc"] == pytest.approx(pairs["auc"])
+
+
+def test_notebook_04_says_where_patients_are_too_few_for_an_interval():
+    truth, p = np.array([False, True]), np.array([0.2, 0.9])
+    found = paired_differences(truth, (p, 0.5), (p, 0.5), ["a", "b"], resamples=100)["auc"]
+    assert found["low"] is None
+    said: list[str] = []
+    cell = {"truth": truth, "before": (p,), "after": (p,), "auc": found, "validation": pd.DataFrame(index=range(2))}
+    exec(notebook_code.cell("04_fine_tuning", "gain"), cell | {"changed": 0, "Markdown": said.append})
+    assert "from 1.000 to 1.000. The difference is +0.000. There are too few patients for an interval." in said[0]
