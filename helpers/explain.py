@@ -23,10 +23,40 @@ CASES = {"TP": 0.5, "TN": 0.5, "FP": 1.0, "FN": 0.0}
 
 
 def heatmaps(classifier: keras.Model, pixels: np.ndarray, method: str = "Grad-CAM", batch: int = 8) -> np.ndarray:
-    """What speaks for pneumonia, per image: float32 (n, size, size), 0 to 1, from pixels (n, size, size), 0-255.
+    """Class activation maps: what speaks for pneumonia in each image.
 
-    The score is the logit, not the saturating probability, and the layer is the backbone's last. A map is divided by
-    its maximum; where nothing speaks for pneumonia it is all zero. `method` is a key of METHODS.
+    The score is the logit, not the saturating probability, and the layer is the backbone's last.
+
+    Parameters
+    ----------
+    classifier : keras.Model
+        As notebooks 03 and 04 build it, with the layers "preprocessing", "pooling" and "logit".
+    pixels : array of uint8 or float, shape (n, size, size)
+        Grey levels, 0-255; at least one image.
+    method : str
+        A key of METHODS: "Grad-CAM", "Grad-CAM++" or "LayerCAM".
+    batch : int
+        Images that are computed at once.
+
+    Returns
+    -------
+    array of float32, shape (n, size, size)
+        0 to 1. Each map is divided by its maximum, then enlarged, by which the peak may fall a little below 1. Where
+        nothing speaks for pneumonia it is all zero.
+
+    Raises
+    ------
+    KeyError
+        Where `method` is no key of METHODS.
+    ValueError
+        Where there is no image, or the classifier lacks one of these layers.
+
+    References
+    ----------
+    Selvaraju et al. (2017), Grad-CAM: visual explanations from deep networks via gradient-based localization, ICCV.
+    Chattopadhay et al. (2018), Grad-CAM++: generalized gradient-based visual explanations for deep convolutional
+    networks, WACV. Jiang et al. (2021), LayerCAM: exploring hierarchical class activation maps for localization, IEEE
+    Transactions on Image Processing 30.
     """
     maps = last_maps(classifier)
     below, above, found = keras.Model(classifier.inputs[0], maps), head(classifier), []
@@ -60,7 +90,20 @@ def heatmaps_of(above: keras.Model, maps: np.ndarray, size: int, method: str = "
 
 
 def enlarge(heat: np.ndarray, size: int) -> np.ndarray:
-    """A map, float32 (h, w), over its maximum, stretched to float32 (size, size), 0-1; without a positive value: 0."""
+    """Divide a map by its maximum, and stretch it to a square.
+
+    Parameters
+    ----------
+    heat : array of float32, shape (h, w)
+        Finite. Values below 0 become 0.
+    size : int
+        Side of the square, pixels.
+
+    Returns
+    -------
+    array of float32, shape (size, size)
+        0 to 1, bilinear; all zero where no value is positive.
+    """
     peak = float(heat.max())
     if peak <= 0:
         return np.zeros((size, size), np.float32)
@@ -68,9 +111,23 @@ def enlarge(heat: np.ndarray, size: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.45) -> np.ndarray:
-    """Lay a heatmap, float (h, w), 0-1, over uint8 (height, width) of any size: uint8 (height, width, 3).
+    """Lay a heatmap over an image, in the colours of matplotlib's "inferno".
 
-    Colour covers as much as the map is hot, at most `opacity` (0-1), so that cold regions stay as they were.
+    Colour covers as much as the map is hot, so that cold regions stay as they were.
+
+    Parameters
+    ----------
+    image : array of uint8, shape (height, width)
+        Grey levels, of any size.
+    heat : array of float, shape (h, w)
+        0 to 1, what lies beyond is clipped; stretched to the image.
+    opacity : float in [0, 1]
+        Of the colour where the map is 1.
+
+    Returns
+    -------
+    array of uint8, shape (height, width, 3)
+        Red, green and blue.
     """
     large = Image.fromarray(heat.astype(np.float32)).resize(image.shape[::-1], Image.Resampling.BILINEAR)
     hot = np.clip(np.asarray(large, np.float64), 0, 1)
@@ -79,10 +136,32 @@ def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.45) -> np.nd
 
 
 def localisation(heat: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
-    """Per image, how a heatmap fits the true opacity: heat (n, s, s), 0-1, and bool masks (n, s, s).
+    """How well heatmaps fit the true opacities.
 
-    `inside`: share of the heat that lies in the mask; `hit`: whether the hottest pixel does (the pointing game, Zhang
-    et al. 2018, IJCV); `area`: share of the image that the mask covers, which is what both would be by chance.
+    Parameters
+    ----------
+    heat : array of float, shape (n, size, size)
+        Heatmaps, 0 to 1.
+    masks : array of bool, shape (n, size, size)
+        True within the opacity.
+
+    Returns
+    -------
+    DataFrame, one row an image
+        inside: proportion of the activation that lies in the mask. hit: whether the highest pixel does (the pointing
+        game). Both are 0 and False for a map that is all zero. area: proportion of the image that the mask covers,
+        which is what both would be by chance.
+
+    Raises
+    ------
+    ValueError
+        Where there are not as many masks as heatmaps.
+    IndexError
+        Where a mask is of another size than its heatmap.
+
+    References
+    ----------
+    Zhang et al. (2018), Top-down neural attention by excitation backprop, IJCV 126.
     """
     pairs = list(zip(heat, masks, strict=True))
     found = {
@@ -94,10 +173,23 @@ def localisation(heat: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
 
 
 def border_share(heat: np.ndarray, width: float = 0.1) -> np.ndarray:
-    """Per map of (n, s, s): share of its heat in the outer `width` (0-0.5) of the image, float (n,); NaN where empty.
+    """Proportion of each heatmap's activation that lies at the border of the image.
 
-    An even map has 1 - (1 - 2 * width) ** 2 there. Much more hints at markers, edges or collimation as shortcuts;
-    little clears nobody, since compression or sharpness would be used everywhere in the image.
+    Much more than in an even map hints at markers, edges or collimation as shortcuts; little clears nobody, since
+    compression or sharpness would be used everywhere in the image.
+
+    Parameters
+    ----------
+    heat : array of float, shape (n, size, size)
+        Heatmaps, 0 and up.
+    width : float in [0, 0.5]
+        Of the border at each side, as a proportion of the size; rounded to whole pixels.
+
+    Returns
+    -------
+    array of float64 in [0, 1], shape (n,)
+        NaN where a map is all zero. An even map has about 1 - (1 - 2 * width) ** 2. For a `width` of 0.1 that is 0.36;
+        after rounding it is 0.373 at 96 pixels and 0.354 at 224.
     """
     size = heat.shape[1]
     cut = round(size * width)
@@ -139,7 +231,7 @@ def _embedded(pixels: np.ndarray) -> str:
 
 
 def cases(classifier: keras.Model, pixels: np.ndarray, predictions: pd.DataFrame, card: dict) -> list[dict]:
-    """Six images with their heatmaps, for the index of a run.
+    """Six images with their heatmaps, fewer where there are fewer, for the index of a run.
 
     Parameters
     ----------
@@ -156,6 +248,11 @@ def cases(classifier: keras.Model, pixels: np.ndarray, predictions: pd.DataFrame
     -------
     list of dict
         Those of `choose_cases`, with where the heatmap is strongest, and image and heatmap as text for a page.
+
+    Raises
+    ------
+    InputError
+        Where there are no predictions, or a probability cannot be used (NaN, outside [0, 1]).
     """
     chosen = choose_cases(predictions, card["threshold"], card.get("uncertain"))
     films = pixels[chosen["row"]]

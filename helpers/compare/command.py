@@ -21,10 +21,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", metavar="SWEEP", help="write reports/SWEEP/index.html, runs that stopped are listed")
     config.add_reports_argument(parser)
     given = parser.parse_args(arguments)
-    runs: list[str] = given.runs
+    runs: list[str] = list(dict.fromkeys(given.runs)) if given.name else given.runs
     try:
         if given.name:
             folder = config.run_folder(given.name)
+            if state.read_record(folder):
+                raise InputError(f"{config.relative_path(folder)} is a run: give the page another name, --name SWEEP.")
             page, title = folder / "index.html", given.name
             parts = many.compare(runs, folder)
         elif len(runs) == 2:

@@ -172,6 +172,8 @@ def run_folder(name: str | int) -> Path:
             f"run name {name!r} cannot be a folder; use letters, digits, '-', '_' and '.', at most 80, and no name "
             "that Windows keeps for devices (con, nul)."
         )
+    if name.casefold() == "results":
+        raise InputError("reports/results holds what the project measured: choose another name for the run.")
     return REPORTS / name
 
 

@@ -207,7 +207,10 @@ def shared_numbers(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def series_of(patients: pd.Series) -> pd.Series:
-    """The series of names that patients belong to: bacteria, virus, IM, NORMAL2-IM."""
+    """The series of names that patients belong to: bacteria, virus, IM, NORMAL2-IM; BACTERIA, VIRUS, NORMAL.
+
+    The last three are those of the first edition, see `parse_name`.
+    """
     return patients.str.replace(r"^person\d+_|-\d+$", "", regex=True)
 
 
@@ -223,9 +226,9 @@ def number_series(manifest: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per series (bacteria, virus, IM, NORMAL2-IM). Columns: train and test ("1 to 77"; "–" for none), "in both"
-        (how many numbers), and "blocks": into how many runs of one side, or of both, the series falls from its lowest
-        number to its highest. Names of no pattern are left out.
+        A row per series (bacteria, virus, IM, NORMAL2-IM; of the first edition BACTERIA, VIRUS, NORMAL). Columns: train
+        and test ("1 to 77"; "–" for none), "in both" (how many numbers), and "blocks": into how many runs of one side,
+        or of both, the series falls from its lowest number to its highest. Names of no pattern are left out.
     """
     named = manifest[manifest["patient"] != manifest["path"]]  # see parse_name
     numbers = pd.DataFrame(

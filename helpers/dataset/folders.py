@@ -107,6 +107,8 @@ def survey(root: Path) -> Survey:
                 unused += _walk(path, _why_not_folder(name) or _OUTSIDE)
     else:
         parts, unused = {top: "test"}, []
+    if closed := [part for part in parts if not os.access(part, os.R_OK | os.X_OK)]:
+        return Survey([], [], f"{closed[0]} cannot be opened: change its permissions.")
     taken: list[tuple[str, str, str]] = []
     others: dict[str, list[str]] = {}
     for part, split in parts.items():

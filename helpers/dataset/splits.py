@@ -51,8 +51,10 @@ def split(manifest: pd.DataFrame, near: pd.DataFrame, fraction: float, seed: int
     Kaufman et al. 2012, Leakage in data mining, ACM Transactions on Knowledge Discovery from Data.
     """
     check_classes(manifest)
-    used = manifest[~manifest["excluded"]].sort_values("path", ignore_index=True)
-    used["group"] = _groups(used, near)
+    ordered = manifest.sort_values("path", ignore_index=True)
+    ordered["group"] = _groups(ordered, near)  # an image that is left out still shows that two names are one child
+    used = ordered[~ordered["excluded"]].reset_index(drop=True)
+    used["group"] = np.unique(used["group"], return_inverse=True)[1]
     train = used[used["split"] != "test"]
     used.loc[train.index, "split"] = "train"
     used.loc[train.index[_held_out(train, fraction, seed, fold)], "split"] = "validation"
@@ -88,15 +90,17 @@ def _held_out(train: pd.DataFrame, fraction: float, seed: int, fold: str) -> np.
     return np.flatnonzero(groups.isin(groups[(series == wanted) | others]))
 
 
-def _groups(used: pd.DataFrame, near: pd.DataFrame) -> np.ndarray:
+def _groups(manifest: pd.DataFrame, near: pd.DataFrame) -> np.ndarray:
     """A number per image, equal for images that must stay on one side of the split."""
-    row = {path: i for i, path in enumerate(used["path"])}
+    row = {path: i for i, path in enumerate(manifest["path"])}
     first: dict[str, int] = {}
     links = [(row[a], row[b]) for a, b in zip(near["path_a"], near["path_b"], strict=True) if a in row and b in row]
-    for i, (path, digest) in enumerate(zip(used["path"], used["sha256"], strict=True)):
-        links += [(i, first.setdefault(parse_name(path)[1], i)), (i, first.setdefault(digest, i))]
+    broken = manifest["why"].str.startswith("unreadable")  # such files may have equal bytes by damage
+    content = manifest["sha256"].mask(broken, manifest["path"])
+    for i, (path, same) in enumerate(zip(manifest["path"], content, strict=True)):
+        links += [(i, first.setdefault(parse_name(path)[1], i)), (i, first.setdefault(same, i))]
     start, end = np.array(links).T
-    graph = coo_array((np.ones(len(links)), (start, end)), shape=(len(used), len(used)))
+    graph = coo_array((np.ones(len(links)), (start, end)), shape=(len(manifest), len(manifest)))
     return connected_components(graph, directed=False)[1]
 
 

@@ -132,7 +132,7 @@ def calibration_effect(
     DataFrame
         Rows "before", "after", and "after, for the prevalence here" (the odds times the ratio of both prior odds;
         only where `fitted_at` is given, both classes are there and something could be fitted). Columns: ECE; ECE if
-        perfect, its mean over 200 draws of labels from these very probabilities; Brier score; minus before, the
+        perfect, its mean over 200 draws of labels from these very probabilities; Brier score; Brier change, the
         difference of Brier scores, with its 95% interval, low to high, paired by patient (NaN: none).
 
     References
@@ -155,6 +155,6 @@ def calibration_effect(
         if kind != "before":
             pair = (kinds["before"], 0.5), (probabilities, 0.5)
             change = paired_differences(positive, *pair, patients, resamples, seed)["brier"]
-            rows[kind] |= {"minus before": change["difference"], "low": change["low"], "high": change["high"]}
-    columns = ["ECE", "ECE if perfect", "Brier score", "minus before", "low", "high"]
+            rows[kind] |= {"Brier change": change["difference"], "low": change["low"], "high": change["high"]}
+    columns = ["ECE", "ECE if perfect", "Brier score", "Brier change", "low", "high"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)

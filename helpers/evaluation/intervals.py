@@ -130,7 +130,7 @@ def bootstrap(
     Raises
     ------
     InputError
-        Where labels or probabilities cannot be used, or an image has no patient.
+        Where labels, probabilities or threshold cannot be used, an image has no patient, or `resamples` is below 2.
 
     References
     ----------
@@ -179,7 +179,7 @@ def mean_interval(values: ArrayLike, patients: Iterable, resamples: int, seed: i
     Raises
     ------
     InputError
-        Where an image has no patient, or a value lies outside [0, 1].
+        Where there is no value, one is NaN or outside [0, 1], an image has no patient, or `resamples` is below 2.
 
     Examples
     --------

@@ -37,7 +37,8 @@ def summarise(frame: pd.DataFrame, threshold: float, policy: str, resamples: int
     Raises
     ------
     InputError
-        Where a column or a patient is missing, or a label is neither NORMAL nor PNEUMONIA.
+        Where a column or a patient is missing, there is no image, a label is neither NORMAL nor PNEUMONIA, a
+        probability is NaN or outside [0, 1], the threshold is NaN, or `resamples` is below 2.
     """
     missing = {"label", "patient", "subtype", "probability"} - set(frame.columns)
     if missing or not frame["label"].isin([NEGATIVE, POSITIVE]).all():

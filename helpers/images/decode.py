@@ -214,9 +214,15 @@ def quantisation(data: bytes) -> float:
 
     `data` must be readable.
     """
+    if data.startswith(_PNG):
+        return 0.0
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except UnidentifiedImageError:  # DICOM, or an image behind stray bytes
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+    ):  # DICOM, or an image that `read_image` had to mend
         return float("nan")
     if data[128:132] == b"DICM" or image.format in ("WEBP", "TIFF"):
         return float("nan")

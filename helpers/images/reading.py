@@ -25,7 +25,23 @@ class Decoded(NamedTuple):
 
 
 def read_image(source: str | Path | bytes) -> np.ndarray:
-    """The pixels of `read`: uint8 (height, width), 0 black (air) to 255 white (bone)."""
+    """Decode a radiograph, as `read` does, without what its file says besides.
+
+    Parameters
+    ----------
+    source : str, Path or bytes
+        A file, or its bytes: JPEG, PNG, WebP, BMP, TIFF, GIF or DICOM, recognised by content.
+
+    Returns
+    -------
+    array of uint8, shape (height, width)
+        0 black (air) to 255 white (bone).
+
+    Raises
+    ------
+    InputError
+        Where it cannot be opened or read as an image, or is too large; the message names the file.
+    """
     return read(source).pixels
 
 
@@ -68,9 +84,21 @@ def file_bytes(file: Path) -> bytes:
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Stretch uint8 (height, width) to uint8 (size, size), antialiased bilinear; the aspect ratio is not kept.
+    """Stretch an image to a square, antialiased bilinear; the aspect ratio is not kept.
 
     Aspect ratio differs by class in the public dataset, so keeping it would hand the model a shortcut.
+
+    Parameters
+    ----------
+    image : array of uint8, shape (height, width)
+        Grey pixels, 0-255.
+    size : int
+        Side of the square, pixels.
+
+    Returns
+    -------
+    array of uint8, shape (size, size)
+        `image` itself, no copy, where it has this size.
     """
     if image.shape == (size, size):
         return image

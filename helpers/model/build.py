@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 from keras import layers
 
+from helpers import config
 from helpers.config import WEIGHTS, InputError, Settings
 from helpers.model.efficientnet_lite import efficientnet_lite0
 
@@ -54,13 +54,29 @@ def first_line(error: Exception) -> str:
 
 
 def build_backbone(settings: Settings) -> keras.Model:
-    """The backbone with its preprocessing inside: raw grey pixels (size, size, 1), 0-255, to feature maps.
+    """Build the backbone with its preprocessing inside: from raw grey pixels to feature maps.
 
-    One flat graph, so that Grad-CAM can reach every layer. Raises InputError where weights cannot be had.
+    One flat graph, so that Grad-CAM can reach every layer.
+
+    Parameters
+    ----------
+    settings : Settings
+        `backbone` (its name), `image_size` (pixels), and `weights`: "imagenet", a file of weights, or "none" and
+        "phantoms", which both start from random weights.
+
+    Returns
+    -------
+    keras.Model
+        From pixels (n, size, size, 1), 0-255, to the last feature maps (n, height, width, channels), without a head.
+
+    Raises
+    ------
+    InputError
+        Where the file is missing or holds other weights, or those of ImageNet cannot be downloaded.
     """
     size, weights = settings.image_size, settings.weights
     constructor, scale, offset = _BACKBONES[settings.backbone]
-    file = Path(weights).expanduser()
+    file = config.expanded(weights)
     if weights not in WEIGHTS and not file.is_file():
         raise InputError(f"setting weights={weights} is neither imagenet, none, phantoms nor a file that exists.")
     start = None if weights in ("none", "phantoms") else weights if weights == "imagenet" else str(file)
@@ -87,7 +103,23 @@ def logit_model(classifier: keras.Model) -> keras.Model:
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers between the preprocessing and the head, in order."""
+    """The layers between the preprocessing and the head.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A classifier, with the layers "preprocessing" and "pooling".
+
+    Returns
+    -------
+    list of keras.layers.Layer
+        From the first after "preprocessing" to the last before "pooling", in order, with or without weights.
+
+    Raises
+    ------
+    ValueError
+        Where one of these two layers is missing, as it is in a backbone without a head.
+    """
     start, end = (model.layers.index(model.get_layer(name)) for name in ("preprocessing", "pooling"))
     return model.layers[start + 1 : end]
 
@@ -110,7 +142,24 @@ def weights_sha256(model: keras.Model) -> str:
 
 
 def weight_change(before: keras.Model, after: keras.Model) -> pd.DataFrame:
-    """How far each layer that has weights moved between two models of one architecture: |after - before| / |before|."""
+    """How far each layer moved between two models of one architecture: |after - before| / |before|.
+
+    Parameters
+    ----------
+    before, after : keras.Model
+        With the same layers in the same order.
+
+    Returns
+    -------
+    DataFrame, one row for each layer that has weights
+        Index layer (names in `before`), column "relative change", 0 and up: Euclidean norms over all weights of the
+        layer, moving averages of batch normalisation among them. |before| counts as at least 1e-12.
+
+    Raises
+    ------
+    ValueError
+        Where the models have different numbers of layers, or of weights in a layer.
+    """
     rows = []
     for old, new in zip(before.layers, after.layers, strict=True):
         if old.weights:

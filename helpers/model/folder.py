@@ -19,7 +19,24 @@ FORMAT = 1
 
 
 def save(model: keras.Model, folder: Path, card: dict) -> None:
-    """Write `folder`/model.keras (no optimizer) and model.json: `card` with the format, input size and checksum."""
+    """Write a model folder: model.keras, without the optimizer, and model.json.
+
+    An out-of-distribution check in the folder is removed: it was an older model's.
+
+    Parameters
+    ----------
+    model : keras.Model
+        With one input, (n, size, size, 1).
+    folder : Path
+        Made where it is missing; the files of another model in it are replaced.
+    card : dict, ready for JSON
+        As from `make_card`. model.json gets it with the format, input size and checksum.
+
+    Raises
+    ------
+    ValueError
+        Where a number of the card is NaN or infinite.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / "part.keras"
     keras.Model(model.inputs[0], model.output, name=model.name).save(aside)  # not compiled: without the optimizer
@@ -59,7 +76,23 @@ def read_card(folder: Path) -> dict:
 
 
 def load(folder: Path) -> tuple[keras.Model, dict]:
-    """The model and its card; runs no code from the file (Keras' safe mode). InputError as `read_card`, or for code."""
+    """Load a model and its card; this runs no code from the file (Keras' safe mode).
+
+    Parameters
+    ----------
+    folder : Path
+        A model folder: model.keras and model.json.
+
+    Returns
+    -------
+    tuple of keras.Model and dict
+        The model, not compiled, and what model.json holds.
+
+    Raises
+    ------
+    InputError
+        Where a file is missing, damaged, newer than this code, does not fit its checksum, or asks to run code.
+    """
     card = read_card(folder)
     try:
         return keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True), card
@@ -87,7 +120,21 @@ def shrink(folder: Path) -> None:
 def make_card(settings: Settings, fingerprint: str, public: bool) -> dict:
     """What model.json says of a model that has no threshold yet; notebook 05 fills the rest.
 
-    `fingerprint` of the dataset it was trained on; `public`: whether that is the public one, as far as names tell.
+    Parameters
+    ----------
+    settings : Settings
+        Those of the training.
+    fingerprint : str
+        Of the dataset it was trained on, as from `dataset.dataset_fingerprint`.
+    public : bool
+        Whether that is the public one, as far as names tell.
+
+    Returns
+    -------
+    dict, ready for JSON
+        labels, backbone, weights_origin, dataset_fingerprint, phantoms (whether it was trained on them), public, traps
+        and versions. None for what is still unknown: threshold, threshold_policy, calibration, uncertain, certain,
+        operating_points and metrics.
     """
     unknown = ("threshold", "threshold_policy", "calibration", "uncertain", "certain", "operating_points", "metrics")
     return dict.fromkeys(unknown) | {
@@ -103,7 +150,20 @@ def make_card(settings: Settings, fingerprint: str, public: bool) -> dict:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a model folder, refusing one that does not hold together; each file is put in place whole, the card last."""
+    """Copy a model folder, refusing one that does not hold together; each file is put in place whole, the card last.
+
+    Parameters
+    ----------
+    source : Path
+        A model folder.
+    target : Path
+        Made where it is missing; a model in it is replaced. Where it is `source`, nothing is done.
+
+    Raises
+    ------
+    InputError
+        Where a file of `source` is missing, damaged, newer than this code, or does not fit its checksum.
+    """
     card = read_card(source)
     if source.resolve() == target.resolve():
         return

@@ -89,7 +89,7 @@ def describe_operating_point(card: dict, threshold: float) -> str:
     text += f"alarm. This was measured on {tested} test images."
     sure = card.get("certain") or {"n": 0}
     if own and sure["n"]:
-        text += " These counts use the threshold alone. "
+        text += " These rates use the threshold alone. "
         text += f"{tested - sure['n']} of the images lie in the uncertain range. "
         text += f"Of the other {sure['n']} answers, {sure['right']} were right."
     if not own:
@@ -112,6 +112,8 @@ def describe_frequency(card: dict, probability: float) -> str:
     tested, points = (card.get("metrics") or {}).get("test") or {}, card.get("operating_points") or {"threshold": []}
     grid = [round(at, 6) for at in points["threshold"]]
     if "prevalence" not in tested or any(tenth / 10 not in grid for tenth in range(10)):
+        return ""
+    if None in points["sensitivity"] + points["specificity"]:  # one class only
         return ""
     positives, every = round(tested["n"] * tested["prevalence"]), tested["n"]
 
@@ -149,7 +151,23 @@ def describe_prevalence(card: dict, threshold: float, prevalence: float) -> str:
 
 
 def decision(prediction: predict.Prediction, card: dict, threshold: float) -> str:
-    """One of the keys of VERDICTS."""
+    """What the page answers for one image.
+
+    Parameters
+    ----------
+    prediction : predict.Prediction
+        Of the model with this card.
+    card : dict
+        Its model.json; "threshold" is read.
+    threshold : float in [0, 1]
+        Where it is the card's own, the uncertain range holds; at another, "uncertain" is not answered.
+
+    Returns
+    -------
+    str
+        A key of VERDICTS: "PNEUMONIA" (from the threshold on), "NORMAL", "uncertain", or, before all else, "not for
+        this model", where the image is out of distribution.
+    """
     if prediction.out_of_distribution:
         return "not for this model"
     if threshold == card["threshold"]:

@@ -174,13 +174,11 @@ class App(Layout):
             self.status.value = "<div class='xray' role='status'>No answer of this session is uncertain.</div>"
 
     def _on_age(self, change: dict) -> None:
-        shown, text = self.chosen.value, change["new"].strip().replace(",", ".")
+        shown, text = self.chosen.value, change["new"].strip()
         try:
-            age = float(text) if text else None
-        except ValueError:
-            age = -1.0
-        if age is not None and not 0 <= age <= 120:
-            said = "The age is a number of years from 0 to 120, such as 4 or 0.5; or leave it empty."
+            age = predict.parse_age(text) if text else None
+        except InputError as error:
+            said = f"{str(error).removesuffix('.').capitalize()}; or leave it empty."
             self.status.value = f"<div class='xray' role='alert'>{said}</div>"
             return
         if shown is not None and shown.age != age:

@@ -20,12 +20,29 @@ PHANTOM = "phantom "  # how the title of a drawn sample begins
 
 
 def find_model(settings: Settings, run: Path) -> Path:
-    """The model folder to use: the setting `model`, else the run's own, else data/pretrained. InputError: none.
+    """Find the model folder to use: the setting `model`, else the run's own, else data/pretrained.
 
     The page has no run and no parameters: there the environment variable PNEUMONIA_MODEL comes before the run's own.
+
+    Parameters
+    ----------
+    settings : Settings
+        `model` names a folder. Where it or the variable does, no other folder is tried.
+    run : Path
+        The run folder; its model is in model/.
+
+    Returns
+    -------
+    Path
+        A folder with a model.json, which is not read yet.
+
+    Raises
+    ------
+    InputError
+        Where none of these folders has one.
     """
     named = settings.model or os.environ.get("PNEUMONIA_MODEL", "")
-    folders = [Path(named)] if named else [run / "model", config.PRETRAINED]
+    folders = [config.expanded(named)] if named else [run / "model", config.PRETRAINED]
     for folder in folders:
         if (folder / "model.json").is_file():
             return folder
@@ -35,11 +52,31 @@ def find_model(settings: Settings, run: Path) -> Path:
 def find_samples(
     settings: Settings, count: int = 4, predictions: pd.DataFrame | None = None
 ) -> dict[str, Path | bytes]:
-    """Up to `count` readable images of each class, evenly picked: title -> file. Of test, where the dataset has one.
+    """Pick readable images of each class to try the page on; of test, where the dataset has one.
 
-    With `predictions` (predictions.csv of a run) evenly over the range of the logits, the most wrong among them.
-    Where there is no dataset: as many phantoms, drawn now: title -> PNG bytes. The page has no parameters: there the
-    environment variable PNEUMONIA_DATA names the dataset.
+    They are picked evenly, in the order of their paths or, with `predictions`, over the range of the logits, the most
+    wrong among them. Where there is no dataset, phantoms are drawn instead.
+
+    Parameters
+    ----------
+    settings : Settings
+        They name the dataset. The environment variable PNEUMONIA_DATA, where set, names another: the page has no
+        parameters.
+    count : int
+        How many of each class, at least 1.
+    predictions : DataFrame, optional
+        predictions.csv of a run: columns path and probability, in [0, 1]. Images that it lacks are not picked.
+
+    Returns
+    -------
+    dict
+        Title -> Path, up to `count` of each class; such as "PNEUMONIA virus 1", with "phantom " before it where images
+        are drawn. Where there is no dataset: title -> bytes of a PNG, `count` of each class.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds several datasets, or something else where phantoms belong.
     """
     if named := os.environ.get("PNEUMONIA_DATA"):
         settings = config.make_settings("chest_xray", {"data": named})

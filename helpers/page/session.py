@@ -18,12 +18,12 @@ _NUMBERS = ("probability", "threshold", "seconds", "age")
 
 def rows(answers: list[Answer], card: dict, threshold: float) -> list[dict[str, str]]:
     """A row of text per answer, with COLUMNS, decided at `threshold`."""
-    table = []
+    table, own = [], threshold == card["threshold"]  # the uncertain range belongs to the model's own threshold
     for answer in answers:
         row = dict.fromkeys(COLUMNS, "") | {"file": answer.file, "error": answer.error}
         if answer.prediction and not answer.hidden:
             decided = decision(answer.prediction, card, threshold)
-            uncertain = [predict.UNCERTAIN] if decided == "uncertain" else []
+            uncertain = [predict.UNCERTAIN] if own and predict.UNCERTAIN in answer.prediction.warnings else []
             row |= {
                 "probability": f"{answer.prediction.probability:.9g}",
                 "decision": decided,

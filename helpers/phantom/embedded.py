@@ -69,7 +69,29 @@ def mask_path(root: Path, path: str) -> Path:
 
 
 def masks(root: Path, paths: Iterable[str], size: int) -> np.ndarray:
-    """The true masks of the opacities in the images `paths` (relative to `root`), bool (n, size, size)."""
+    """Read the true masks of the opacities in some phantoms.
+
+    Parameters
+    ----------
+    root : Path
+        A dataset from `write_dataset`.
+    paths : iterable of str, length n
+        Images filed under PNEUMONIA, at least one, relative to `root`: "test/PNEUMONIA/person1_virus_2.jpeg".
+    size : int
+        Side of the squares, pixels, to which the masks are stretched as images are.
+
+    Returns
+    -------
+    array of bool, shape (n, size, size)
+        True within the opacity; all False for a film that the trap "labels" filed wrongly.
+
+    Raises
+    ------
+    InputError
+        Where an image has no mask, as normal ones have none, or its mask cannot be read.
+    ValueError
+        Where there is no path.
+    """
     return np.stack([images.resize(images.read_image(mask_path(root, path)), size) > 127 for path in paths])
 
 

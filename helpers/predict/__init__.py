@@ -2,4 +2,4 @@
 
 from helpers.predict.command import predict_files
 from helpers.predict.predictor import FRAMING, UNCERTAIN, UPSIDE_DOWN, Prediction, Predictor, age_warning, doubts
-from helpers.predict.predictor import made_for, reframed
+from helpers.predict.predictor import made_for, parse_age, reframed

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from helpers import config, explain, images, storage
 from helpers.config import InputError
-from helpers.predict.predictor import Predictor
+from helpers.predict.predictor import Predictor, parse_age
 
 COLUMNS = ("path", "probability", "label", "threshold", "warnings", "error")
 MANY = 64  # files, from which on it pays to start processes that decode them
@@ -105,9 +105,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--csv", metavar="FILE", help="write the table there instead of printing it")
     parser.add_argument("--excel", action="store_true", help="begin that file with the mark by which Excel knows UTF-8")
     parser.add_argument("--heatmaps", metavar="DIR", help="write a Grad-CAM overlay per image there")
-    parser.add_argument("--age", type=float, metavar="YEARS", help="of the patient, where the file does not say it")
+    parser.add_argument("--age", metavar="YEARS", help="of the patient, where the file does not say it")
     given = parser.parse_args(arguments)
     try:
+        age = parse_age(given.age) if given.age else None
         if not given.model and not config.PRETRAINED.is_dir():
             raise InputError(
                 f"{config.PRETRAINED} is not there: name a model with --model, such as reports/demo/model."
@@ -136,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         processes = min(8, os.cpu_count() or 1)
         predictor.trace()
     rows = tqdm(
-        predict_files(predictor, paths, heat_folder, given.age, processes),
+        predict_files(predictor, paths, heat_folder, age, processes),
         total=len(paths),
         disable=True if output.isatty() else None,
     )

@@ -30,7 +30,7 @@ class Prediction:
     label: str  # "PNEUMONIA" where probability >= threshold, else "NORMAL"
     threshold: float
     out_of_distribution: bool  # unlike the images the model was made for, upside down, or almost uniform
-    uncertain: bool  # within the model's band around the threshold, where a reader has to decide
+    uncertain: bool  # a reader has to decide: in the uncertain range, almost uniform, or the frame decides the label
     warnings: tuple[str, ...]  # why the number may not mean much
     pixels: np.ndarray  # uint8 (size, size): what the model saw
 
@@ -147,6 +147,17 @@ def made_for(card: dict) -> str:
 def for_children(card: dict) -> bool:
     """Whether the model of this card was trained on the public dataset's children; older cards do not say, but were."""
     return not card.get("phantoms") and card.get("public", True)
+
+
+def parse_age(text: str) -> float:
+    """An age in years, 0-120, with a point or a comma; InputError where `text` is none."""
+    try:
+        age = float(text.strip().replace(",", "."))
+    except ValueError:
+        age = -1.0
+    if not 0 <= age <= 120:  # nan, too
+        raise InputError("the age is a number of years from 0 to 120, such as 4 or 0.5.")
+    return age
 
 
 def age_warning(card: dict, age: float | None) -> str:

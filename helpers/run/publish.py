@@ -97,7 +97,8 @@ def publish_report(run: str, above: Path) -> Path:
 
 def remeasure(target: Path) -> None:
     """Measure the model in `target` anew from predictions.csv beside it: metrics in model.json, tables in the card."""
-    card, text = model.read_card(target), (target / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card, written = model.read_card(target), config.require_file(target / "MODEL_CARD.md", "helpers.publish RUN")
+    text = written.read_text(encoding="utf-8")
     usual, metrics = config.Settings(), {}
     for name, part in dataset.read_table(target / "predictions.csv", "helpers.publish").groupby("split"):
         policy = card["threshold"], card["threshold_policy"]
@@ -143,6 +144,9 @@ def main(arguments: list[str] | None = None) -> int:
             remeasure(config.PRETRAINED)
     except InputError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename} cannot be written: {error.strerror}.", file=sys.stderr)
         return 2
     print(wrote)
     return 0

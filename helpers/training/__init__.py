@@ -6,5 +6,5 @@ from helpers.training.features import cached_batches, tail
 from helpers.training.resumable import Validate, fit, seed_draws
 from helpers.training.stages import fine_tuning_rate, linear_probe, precision
 from helpers.training.stages import pretrain, set_up, stage_key, train_stage, training_parts
-from helpers.training.validation import augmented_validation_logits, binary_validation, fit_ood_check
-from helpers.training.validation import predict_logits, predict_rows
+from helpers.training.validation import augmented_validation_logits, binary_validation, calibrated_loss
+from helpers.training.validation import fit_ood_check, predict_logits, predict_rows

@@ -34,11 +34,31 @@ class Augmentation(NamedTuple):
 
 
 def draw_augmentation(settings: Settings, count: int, rng: np.random.Generator) -> Augmentation:
-    """Draw a change for each of `count` images, uniformly within the ranges of `settings`.
+    """Draw one change for each of `count` images, uniformly within the ranges of `settings`.
 
     Zoom is drawn for width and height apart, so that it changes the aspect ratio too. Mirroring is off unless asked
-    for: the heart is on the left, but its side says nothing of pneumonia. Random resized crops as in Szegedy et al.
-    (2015), at random places; half of the images are equalised, half are compressed, half scaled down.
+    for: the heart is on the left, but its side says nothing of pneumonia. Crops lie at random places. Gamma and the
+    aspect ratio of a crop, 3/4 to 4/3, are uniform in their logarithm. Where asked for, half of the images are
+    equalised (half of these in tiles), half are compressed, half scaled down.
+
+    Parameters
+    ----------
+    settings : Settings
+        `image_size`, and those of config.AUGMENTATIONS except `frame`. Above 0.75, a crop may leave less than
+        `crop_area`: it is cut where it is wider or higher than the image.
+    count : int
+        How many changes.
+    rng : numpy.random.Generator
+        The source of all draws; it moves on.
+
+    Returns
+    -------
+    Augmentation
+        Arrays of length `count`. Transforms and `side` are in pixels of a square of side `image_size`.
+
+    References
+    ----------
+    Szegedy et al. (2015), Going deeper with convolutions, CVPR (random resized crops).
     """
 
     def uniform(limit: float) -> np.ndarray:
@@ -151,9 +171,28 @@ def _where(asked: tf.Tensor, change: Callable, pixels: tf.Tensor, *more: tf.Tens
 
 
 def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -> tf.Tensor:
-    """Apply one drawn change to each image: float32 (n, height, width, 1), 0-255, in and out; black beyond the edge.
+    """Apply one drawn change to each image of a batch.
 
-    `settings` as in `draw_augmentation`: kinds of change that it does not ask for are left out.
+    In this order: equalisation, blurring or sharpening, gamma, contrast, brightness, noise, geometry (in one
+    resampling), then scaling down with JPEG compression.
+
+    Parameters
+    ----------
+    pixels : array or tensor of float32, shape (n, height, width, 1)
+        Grey levels, 0-255.
+    augmentation : Augmentation
+        n changes from `draw_augmentation`, which draws for squares of side `image_size`.
+    settings : Settings
+        As in `draw_augmentation`: kinds of change that it does not ask for are left out.
+
+    Returns
+    -------
+    tensor of float32, shape (n, height, width, 1)
+        Grey levels, 0-255; black beyond the edge. The noise of all n images comes from the seed of the first.
+
+    References
+    ----------
+    Zuiderveld (1994), Contrast limited adaptive histogram equalization, Graphics Gems IV.
     """
     gain, offset, gamma, blur, noise = (tf.reshape(part, (-1, 1, 1, 1)) for part in augmentation[1:6])
     if settings.equalisation:
@@ -190,9 +229,23 @@ def augment(pixels: tf.Tensor, augmentation: Augmentation, settings: Settings) -
 
 
 def draw_frames(settings: Settings, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`strips` and `filled` of `reframe` for `count` images: half of them get a frame, half of those another image's.
+    """Draw frames for `reframe`: half of the images get one, and half of the frames show another image.
 
-    Each strip is drawn uniformly up to the setting `frame`.
+    Parameters
+    ----------
+    settings : Settings
+        `frame` is the widest strip, as a proportion of the image's side.
+    count : int
+        How many images.
+    rng : numpy.random.Generator
+        The source of all draws; it moves on.
+
+    Returns
+    -------
+    strips : array of float32, shape (count, 4)
+        Left, top, right and bottom, each uniform from 0 to `frame`; four zeros without a frame.
+    filled : array of float32, shape (count,)
+        1 where a frame shows another image, 0 where it is black. Drawn without a frame, too.
     """
     framed, filled = rng.random((2, count)) < 0.5
     strips = rng.uniform(0, settings.frame, (count, 4)) * framed[:, None]
@@ -214,10 +267,21 @@ def swap_edges(pixels: tf.Tensor, strips: tf.Tensor, around: tf.Tensor) -> tf.Te
 
 
 def reframe(pixels: tf.Tensor, strips: tf.Tensor, filled: tf.Tensor) -> tf.Tensor:
-    """Put frames, drawn by `draw_frames`, around the images of a batch: float32 (n, height, width, 1) in and out.
+    """Put frames, drawn by `draw_frames`, around the images of a batch.
 
-    `strips` as in `swap_edges`; where `filled`, float32 (n,), is 1, another image of the batch shows there (the last
-    around the first, and so on), where 0, black.
+    Parameters
+    ----------
+    pixels : array or tensor of float32, shape (n, height, width, 1)
+        Grey levels, 0-255.
+    strips : array or tensor of float32, shape (n, 4)
+        Widths at the left, top, right and bottom, as proportions (0-1) of the image's width and height.
+    filled : array or tensor of float32, shape (n,)
+        1: the frame shows another image of the batch, the last around the first, and so on. 0: it is black.
+
+    Returns
+    -------
+    tensor of float32, shape (n, height, width, 1)
+        Grey levels, 0-255. In an odd batch the middle image, if filled, stays as it was.
     """
     return swap_edges(pixels, strips, tf.reverse(pixels, [0]) * tf.reshape(filled, (-1, 1, 1, 1)))
 

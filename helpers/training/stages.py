@@ -29,9 +29,12 @@ WARM_UP = 0.3  # share of an epoch in which the schedule of that name rises
 
 
 def set_up(settings: Settings) -> None:
-    """Seed Python, NumPy and TensorFlow; with the setting `deterministic`, operations repeat to the last bit.
+    """Seed Python, NumPy and TensorFlow; several GPUs share every batch.
 
-    Several GPUs share every batch.
+    Parameters
+    ----------
+    settings : Settings
+        `seed`; and `deterministic`: operations repeat to the last bit, until the process ends.
     """
     keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
@@ -56,10 +59,25 @@ def precision(settings: Settings) -> str:
 
 
 def fine_tuning_rate(settings: Settings, images: int) -> float | LearningRateSchedule:
-    """The setting `fine_tuning_rate`, or its course over epochs of `images` images, by the setting rate_schedule.
+    """The learning rate of fine-tuning, constant or as a schedule over its steps.
 
-    "warm-up" rises from 0 over WARM_UP of the first epoch and stays, however many follow; "cosine" rises in the
-    first twentieth of all steps and then falls to 0 (Loshchilov and Hutter 2017, SGDR).
+    Parameters
+    ----------
+    settings : Settings
+        `fine_tuning_rate` is the highest rate, `rate_schedule` its course. "constant": none. "warm-up" rises from 0
+        over WARM_UP of the first epoch and stays, however many follow. "cosine" rises from 0 in the first twentieth of
+        all steps (`fine_tuning_epochs` epochs) and then falls to 0.
+    images : int
+        Training images in an epoch; with `batch_size` they give its steps.
+
+    Returns
+    -------
+    float or LearningRateSchedule
+        What an optimizer takes as its learning rate; a float where it is constant.
+
+    References
+    ----------
+    Loshchilov and Hutter (2017), SGDR: stochastic gradient descent with warm restarts, ICLR.
     """
     rate, epoch_steps = settings.fine_tuning_rate, -(-images // settings.batch_size)
     if settings.rate_schedule == "constant":
@@ -248,10 +266,37 @@ def stage_key(stage: str, images: np.ndarray, splits: pd.DataFrame, settings: Se
 def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFrame:
     """Train `backbone` in place on separate phantoms: where is there an opacity, and where a letter?
 
-    The targets say it for each position of the feature maps. They stay where they are when the augmentation moves a
-    film, by about a position, so the answer is a rough one.
+    The targets say it for each position of the feature maps: whether an opacity covers over a quarter of it, and a
+    letter over a tenth. They stay where they are when the augmentation moves a film, by about a position, so the answer
+    is a rough one.
+
     Stands in for ImageNet where nothing can be downloaded. As with ImageNet, the weights are the same for every seed of
-    a run. The last tenth validates. Returns the history.
+    a run. The last tenth of the phantoms validates. A training that was interrupted goes on from its last epoch.
+
+    Parameters
+    ----------
+    backbone : keras.Model
+        From `build_backbone` with the same settings. Its weights are first drawn anew, by a seed of their own.
+    settings : Settings
+        `weights` is "phantoms"; `pretraining_phantoms` (at least 2), `pretraining_epochs`, `batch_size`,
+        `label_smoothing`, and the augmentation. Afterwards `seed` seeds all generators again.
+    run : Path
+        The run folder; checkpoints go to training/pretraining in it.
+
+    Returns
+    -------
+    DataFrame
+        The history, a row an epoch: epoch (0: before training), loss, val_loss (binary cross-entropy), seconds. The
+        backbone gets the weights of the epoch with the lowest val_loss.
+
+    Raises
+    ------
+    InputError
+        Where training diverges.
+
+    References
+    ----------
+    Lin et al. (2017), Focal loss for dense object detection, ICCV (the initial bias, since few positions are covered).
     """
     run_seed, settings = settings.seed, dataclasses.replace(settings, seed=_PRETRAINING_SEED)
     keras.utils.set_random_seed(settings.seed)
@@ -269,6 +314,8 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
 
     def validate(network: keras.Model) -> dict[str, float]:
         probability = np.clip(predict_rows(network, images, held_out).astype(np.float64), 1e-7, 1 - 1e-7)
+        if not np.isfinite(probability).all():
+            raise InputError("pre-training diverged: the network answers NaN; try another seed.")
         truth = targets[held_out]
         return {"val_loss": float(-np.mean(truth * np.log(probability) + (1 - truth) * np.log1p(-probability)))}
 
@@ -286,7 +333,33 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
 
 
 def linear_probe(backbone: keras.Model, images: np.ndarray, splits: pd.DataFrame) -> float:
-    """Validation AUC of a logistic regression on the backbone's pooled features: what its weights are worth as such."""
+    """Validation AUC of a logistic regression on the backbone's pooled features: what its weights are worth as such.
+
+    Features are averaged over all positions of the feature maps, then standardised. Both classes weigh the same.
+
+    Parameters
+    ----------
+    backbone : keras.Model
+        From pixels (n, size, size, 1), 0-255, to feature maps (n, height, width, channels); it stays as it is.
+    images : array of uint8, shape (n, size, size)
+        The image cache: grey pixels, 0-255.
+    splits : DataFrame
+        splits.csv, a row for each image: columns split and label. Fitted to train, measured on validation.
+
+    Returns
+    -------
+    float in [0, 1]
+        AUC on the validation images; NaN where these have one class only.
+
+    Raises
+    ------
+    ValueError
+        Where train has one class only, or a feature is NaN or infinite.
+
+    References
+    ----------
+    Alain and Bengio (2016), Understanding intermediate layers using linear classifier probes, arXiv 1610.01644.
+    """
     features = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
     (rows, labels, _), (held_out, truth, _) = training_parts(splits).values()
     probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))

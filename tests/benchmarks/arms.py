@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from helpers import config, dataset, images, model, storage, training
 from tests import notebook_code
@@ -36,7 +35,7 @@ def prepare(root: Path, folder: Path, size: int, most: int) -> pd.DataFrame:
     """Write splits.csv and images.npy into `folder`, once: at most `most` images of each class train, half validate."""
     if not (folder / "images.npy").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        scanned = dataset.scan(root)
+        scanned = dataset.scan(root, size, folder)
         splits = dataset.split(scanned.manifest, dataset.near_duplicates(scanned), 0.2, seed=1)
         splits = splits[splits["split"] != "test"].copy()
         normal = splits["label"] == "NORMAL"
@@ -46,11 +45,9 @@ def prepare(root: Path, folder: Path, size: int, most: int) -> pd.DataFrame:
         order = shuffled.groupby(["split", "label"]).cumcount()
         drawn = shuffled[order < np.where(shuffled["split"] == "train", most, most // 2)]
         dataset.write_table(drawn, folder / "splits.csv")
-        drawn = dataset.read_table(folder / "splits.csv", "02_preprocessing")
-        cache = images.new_array(folder / "images.npy", np.uint8, (len(drawn), size, size))
-        for row, path in enumerate(drawn["path"]):
-            cache[row] = images.resize(images.read_image(root / path), size)
-        cache.flush()
+        drawn = dataset.read_table(folder / "splits.csv", "02_preprocessing")  # in the order of paths
+        rows = pd.Index(scanned.manifest["path"]).get_indexer(drawn["path"])
+        images.save_cache(scanned.pixels, rows, folder / "images.npy")
     return dataset.read_table(folder / "splits.csv", "02_preprocessing")
 
 
@@ -64,10 +61,9 @@ def judge(classifier, pixels: np.ndarray, sick: np.ndarray) -> dict[str, float]:
         for name, change in VIEWS.items()
     }
     labels, joined = np.tile(sick, len(logits)), np.concatenate(list(logits.values()))
-    weights = training.sample_weights(labels.astype(int))
-    fitted = LogisticRegression(C=1e3).fit(joined[:, None], labels, weights).predict_proba(joined[:, None])[:, 1]
+    loss = training.calibrated_loss(labels, joined, training.sample_weights(labels.astype(int)))
     threshold = np.quantile(joined[labels], 0.03)
-    found = {"loss": log_loss(labels, fitted, sample_weight=weights), "AUC": roc_auc_score(labels, joined)}
+    found = {"loss": loss, "AUC": roc_auc_score(labels, joined)}
     found["specificity"] = (joined[~labels] < threshold).mean()
     for name, z in logits.items():
         found[f"AUC, {name}"] = roc_auc_score(sick, z)
@@ -88,8 +84,12 @@ def main() -> None:
         folder = given.out / name
         chosen = SHORT | config.parse_assignments(text.split())
         settings = config.make_settings("chest_xray", chosen | {"data": str(given.data)})
-        splits = prepare(given.data, given.out / f"images-{settings.image_size}", settings.image_size, given.most)
-        pixels = images.load_cache(given.out / f"images-{settings.image_size}" / "images.npy")
+        key = storage.fingerprint([str(given.data.resolve()), settings.image_size, given.most])
+        drawn = given.out / f"images-{key}"
+        splits = prepare(given.data, drawn, settings.image_size, given.most)
+        pixels = images.load_cache(drawn / "images.npy")
+        if storage.read_json(folder / "figures.json").get("settings", text) != text:
+            raise SystemExit(f"{folder} holds an arm of other settings: give this one another name.")
         if not (folder / "figures.json").exists():
             training.set_up(settings)
             classifier = notebook_code.add_head(model.build_backbone(settings), settings)

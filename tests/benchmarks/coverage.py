@@ -22,7 +22,7 @@ from scipy.stats import norm
 
 from helpers import evaluation
 
-# Images of each patient of the test sets: 219 patients (314 images) of the public one, 150 (233) of the demo's.
+# Images of each patient of the test sets: 219 patients (314 images) of the public one, 150 (233) of an earlier demo's.
 REAL = {
     "": [1] * 111 + [3] * 2,
     "bacteria": [1] * 6 + [2] * 8 + [3] * 10 + [4] * 6 + [5] * 4 + [6] * 3 + [8],

@@ -87,11 +87,16 @@ def predict_all(
 def on_test(predictor: Predictor, root: Path) -> pd.DataFrame:
     """A row for each of VIEWS and HIDDEN, of the test images of a dataset folder."""
     files = sorted(row for row in dataset.image_files(root) if row[1] == "test")
+    if not files:
+        raise SystemExit(f"{root} has no test images.")
     frame = pd.DataFrame(files, columns=["path", "split", "label"])
     frame["patient"], _, frame["subtype"] = zip(*map(dataset.parse_name, frame["path"]), strict=True)
     rows = {}
     for name, change in (VIEWS | HIDDEN).items():
-        predictions = predict_all(predictor, [root / path for path in frame["path"]], change, name)
+        answers = predict_all(predictor, [root / path for path in frame["path"]], change, name)
+        if unreadable := [path for path, one in zip(frame["path"], answers, strict=True) if one is None]:
+            raise SystemExit(f"{', '.join(unreadable)} cannot be read: take these files out of test.")
+        predictions = [one for one in answers if one]
         frame["probability"] = [one.probability for one in predictions]
         summary = evaluation.summarise(frame, predictor.threshold, "", 1000, 1)
         shown = {"AUC": "auc"} | {metric: metric for metric in ("accuracy", "sensitivity", "specificity")}
@@ -141,10 +146,11 @@ def beside_copies(predictor: Predictor, folder: Path, root: Path) -> str:
     if not pairs:
         return f"{folder.name}: no image is named as one of the dataset"
     ours, theirs = (predict_all(predictor, paths, VIEWS["plain"], "pairs") for paths in (pairs, pairs.values()))
-    changes = sum(a.label != b.label for a, b in zip(ours, theirs, strict=True))
-    difference = np.mean([abs(a.probability - b.probability) for a, b in zip(ours, theirs, strict=True)])
+    both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
+    changes = sum(a.label != b.label for a, b in both)
+    difference = np.mean([abs(a.probability - b.probability) for a, b in both])
     return (
-        f"{folder.name}: {len(pairs)} beside their namesakes: {changes} decisions change, mean change {difference:.4f}"
+        f"{folder.name}: {len(both)} beside their namesakes: {changes} decisions change, mean change {difference:.4f}"
     )
 
 

@@ -1,4 +1,4 @@
-"""How models of a run rank its validation images when these are made harder: what recipes were chosen by.
+"""How models of a run rank its validation images when these are changed: what recipes were chosen by.
 
 `python -m tests.benchmarks.shift reports/RUN MODEL ...`, each MODEL a model folder or a .keras file (an epoch in
 RUN/training/fine_tuning). "All" joins the images as they are with eight changes of what separates collections. Edges:
@@ -18,13 +18,12 @@ import keras
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from helpers import dataset, images, model, training
 
 
-def harder(pixels: np.ndarray) -> dict[str, np.ndarray]:
+def changed_views(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """uint8 (n, size, size) under each change, by name; the images as they are first."""
     size, tenth, half = pixels.shape[1], pixels.shape[1] // 10, [pixels.shape[1] // 2] * 2
 
@@ -77,20 +76,18 @@ def main() -> None:
     cache, sick = images.load_cache(given.run / "images.npy"), (splits["label"] == "PNEUMONIA").to_numpy()
     held_out, train = (np.flatnonzero(splits["split"] == name) for name in ("validation", "train"))
     pixels, truth, columns = np.asarray(cache[held_out]), sick[held_out], {}
-    sets = harder(pixels)
+    sets = changed_views(pixels)
     edges = edged(pixels, truth, cache[train], sick[train])
     for path in given.models:
         network = model.load(path)[0] if path.is_dir() else keras.saving.load_model(path, compile=False)
-        model.set_precision(network, "mixed_bfloat16")
+        model.set_precision(network, "mixed_bfloat16")  # as when recipes were chosen by this
         logits = {
             name: training.predict_logits(network, some, np.arange(len(some))) for name, some in (sets | edges).items()
         }
         joined, labels = np.concatenate([logits[name] for name in sets]), np.tile(truth, len(sets))
         column = {"AUC, all": roc_auc_score(labels, joined)}
         for name, y, z in (("plain", truth, logits["plain"]), ("all", labels, joined)):
-            weights = training.sample_weights(y.astype(int))
-            fitted = LogisticRegression(C=1e3).fit(z[:, None], y, weights).predict_proba(z[:, None])[:, 1]
-            column[f"loss, {name}"] = log_loss(y, fitted, sample_weight=weights)
+            column[f"loss, {name}"] = training.calibrated_loss(y, z, training.sample_weights(y.astype(int)))
         column["specificity, all"] = (joined[~labels] < np.quantile(joined[labels], 0.03)).mean()
         columns[str(path)] = column | {f"AUC, {name}": roc_auc_score(truth, z) for name, z in logits.items()}
     print(pd.DataFrame(columns).round(4).to_string())

@@ -329,7 +329,7 @@ def test_at_a_moved_threshold_the_nearest_measured_point_is_told():
 def test_at_the_own_threshold_it_is_told_how_often_certainty_was_right():
     text = describe_operating_point({"certain": {"n": 90, "right": 81}} | card(), card()["threshold"])
     assert (
-        "on 314 test images. These counts use the threshold alone. 224 of the images lie in the uncertain range. "
+        "on 314 test images. These rates use the threshold alone. 224 of the images lie in the uncertain range. "
         "Of the other 90 answers, 81 were right."
     ) in text
     assert "fitted to the test images" not in text
@@ -626,6 +626,12 @@ def measured(n: int = 200, positives: int = 100) -> dict:
     return {"threshold": 0.4, "metrics": {"test": test}} | {"operating_points": {k: list(v) for k, v in points.items()}}
 
 
+def of_one_class() -> dict:
+    card = measured(100, 100)
+    card["operating_points"]["specificity"] = [None] * 101
+    return card
+
+
 @pytest.mark.parametrize(
     ("card", "probability", "expected"),
     [
@@ -634,6 +640,7 @@ def measured(n: int = 200, positives: int = 100) -> dict:
         (measured(2000, 1000), 0.45, "Of 100 such answers on test images, 0 had pneumonia: 0 of the 200 that got from"),
         (measured(100, 50), 0.55, "Of the 30 test images that got from 0.4 to 0.7, 20 had pneumonia."),
         ({"threshold": 0.4}, 0.83, ""),
+        (of_one_class(), 0.83, ""),
     ],
 )
 def test_what_a_number_means_is_told_in_test_images(card, probability, expected):

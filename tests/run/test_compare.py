@@ -184,3 +184,15 @@ def test_runs_on_the_same_data_stand_side_by_side(runs):
     own = runs_table(config.REPORTS / "saved")
     assert set(own.index) == {"weak", "strong", "saved"}
     assert own.loc["saved", ["recipe", "backbone", "seed"]].tolist() == ["saved model", "SmallCNN", "–"]
+
+
+def test_the_page_of_a_sweep_does_not_take_the_place_of_a_run(runs, capsys):
+    assert command.main(["weak", "strong", "--name", "weak"]) == 2
+    assert "is a run: give the page another name" in capsys.readouterr().err
+
+
+def test_a_run_named_twice_counts_once(runs, capsys):
+    command.main(["weak", "strong", "--name", "sweep"])
+    once = (config.REPORTS / "sweep" / "index.html").read_text(encoding="utf-8")
+    command.main(["weak", "strong", "weak", "--name", "sweep"])
+    assert (config.REPORTS / "sweep" / "index.html").read_text(encoding="utf-8") == once

@@ -174,3 +174,12 @@ def test_a_model_too_large_for_a_clone_is_refused(run, tmp_path, monkeypatch, ca
     monkeypatch.setattr(publish, "MOST_BYTES", 1000)
     assert publish.main(["small"]) == 2
     assert "a clone takes" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_sentence(run, tmp_path, monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "model.keras")
+
+    monkeypatch.setattr(publish, "publish", full)
+    assert publish.main(["small"]) == 2
+    assert capsys.readouterr().err == "model.keras cannot be written: No space left on device.\n"

@@ -315,6 +315,12 @@ def test_other_run_names_are_refused(name):
         config.run_folder(name)
 
 
+@pytest.mark.parametrize("name", ["results", "Results"])
+def test_no_run_takes_the_folder_of_the_tracked_results(name):
+    with pytest.raises(InputError, match="choose another name"):
+        config.run_folder(name)
+
+
 def test_the_dataset_is_the_profiles_own_unless_a_folder_is_named(tmp_path, monkeypatch):
     assert config.dataset_folder(make_settings("chest_xray")) == config.DATA / "chest_xray"
     monkeypatch.chdir(tmp_path)

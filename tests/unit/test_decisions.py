@@ -115,8 +115,8 @@ def test_calibration_is_measured_and_carried_to_another_prevalence():
     assert table.loc["after, for the prevalence here", "ECE"] < 0.03 < 0.1 < table.loc["after", "ECE"]
     np.testing.assert_allclose(table["ECE if perfect"].astype(float), 0.015, atol=0.01)
     assert table.loc["after", "Brier score"] == pytest.approx(np.mean((calibrate(logits, right) - labels) ** 2))
-    assert table.loc["before", ["minus before", "low", "high"]].isna().all()
-    assert 0 < table.loc["after", "low"] < table.loc["after", "minus before"] < table.loc["after", "high"]
+    assert table.loc["before", ["Brier change", "low", "high"]].isna().all()
+    assert 0 < table.loc["after", "low"] < table.loc["after", "Brier change"] < table.loc["after", "high"]
     assert table.loc["after, for the prevalence here", "high"] < 0
     assert len(calibration_effect(labels, logits, right, None, range(4000), 5, 1)) == 2
     assert len(calibration_effect(labels[labels], logits[labels], right, 0.7, range(labels.sum()), 5, 1)) == 2

@@ -219,6 +219,13 @@ def test_links_are_followed_down_to_the_labels(tmp_path):
     assert found.unused == [("train/NORMAL/loop", "a link to a folder, which is not followed")]
 
 
+def test_a_split_that_cannot_be_opened_stops_the_survey(tmp_path, monkeypatch):
+    lay(tmp_path, *GOOD)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "test" and access(path, mode))
+    assert "test cannot be opened" in dataset.survey(tmp_path).problem
+
+
 def test_a_folder_that_cannot_be_opened_is_counted(tmp_path, monkeypatch):
     lay(tmp_path, *GOOD, "train/NORMAL/closed/x.jpeg")
     access = os.access

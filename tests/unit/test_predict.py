@@ -296,6 +296,13 @@ def test_the_age_given_holds_where_the_file_does_not_say_it(command, planted_fol
     assert rows[0]["warnings"] == ""
 
 
+@pytest.mark.parametrize("age", ["nan", "inf", "-1", "121", "four"])
+def test_what_is_no_age_is_refused_before_any_image_is_read(command, tmp_path, age):
+    status, rows, said = command("--age", age, tmp_path / "none.png")
+    assert (status, rows) == (2, [])
+    assert "the age is a number of years from 0 to 120" in said
+
+
 def test_names_with_commas_quotes_and_umlauts_survive(command, tmp_path):
     name = 'Müller, "Hans".png'
     (tmp_path / name).write_bytes(png(planted_film()))

@@ -103,6 +103,25 @@ def test_groups_join_through_a_chain():
     assert len(set(groups)) == 1
 
 
+def test_an_excluded_copy_still_joins_its_patients():
+    manifest = make_manifest()
+    train = manifest[(manifest["split"] == "train") & (manifest["label"] == "NORMAL")]
+    one, other = [rows.index for _, rows in train.groupby("patient") if len(rows) > 1][:2]
+    manifest.loc[other[0], ["sha256", "excluded"]] = [manifest.loc[one[0], "sha256"], True]
+    groups = dataset.split(manifest, NO_PAIRS, 0.2, 1).set_index("path")["group"]
+    assert manifest.loc[other[0], "path"] not in groups
+    assert groups[manifest.loc[one[0], "path"]] == groups[manifest.loc[other[1], "path"]]
+
+
+def test_unreadable_files_with_equal_bytes_join_nothing():
+    manifest = make_manifest()
+    expected = dataset.split(manifest, NO_PAIRS, 0.2, 1)["group"].nunique()
+    lost = manifest.index[(manifest["split"] == "train") & manifest.duplicated("patient")][:6]
+    assert len(lost) == 6
+    manifest.loc[lost, ["sha256", "excluded", "why"]] = ["e" * 64, True, "unreadable: it holds nothing"]
+    assert dataset.split(manifest, NO_PAIRS, 0.2, 1)["group"].nunique() == expected
+
+
 def test_val_joins_train_before_validation_is_cut():
     manifest = make_manifest()
     moved = manifest["patient"].isin(manifest.loc[manifest["split"] == "train", "patient"].unique()[:12])
@@ -180,7 +199,7 @@ def manifests(draw) -> tuple[pd.DataFrame, pd.DataFrame]:
         rows.append((path, split, label, patient, subtype, draw(st.integers(0, 40)), draw(st.integers(0, 9)) == 0))
     columns = ["path", "split", "label", "patient", "subtype", "sha256", "excluded"]
     table = pd.DataFrame(rows, columns=columns).sort_values("path", ignore_index=True)
-    table["sha256"] = table["sha256"].map("{:064x}".format)
+    table = table.assign(sha256=table["sha256"].map("{:064x}".format), why="")
     pairs = draw(st.lists(st.tuples(*2 * [st.sampled_from(list(table["path"]))]), max_size=6))
     return table, pd.DataFrame([(*sorted(pair), 0.995) for pair in pairs], columns=NO_PAIRS.columns)
 
@@ -208,6 +227,8 @@ def test_no_patient_number_or_duplicate_is_on_both_sides(made, fold, seed):
         lambda side: set(digest[side["path"]]),
     ):
         assert not of(train) & of(validation)
+    for patients in manifest.groupby("sha256")["patient"].agg(set):  # of one content, excluded copies too
+        assert not (patients & set(train["patient"]) and patients & set(validation["patient"]))
     side = splits.set_index("path")["split"]
     for a, b in zip(near["path_a"], near["path_b"], strict=True):
         assert {side.get(a), side.get(b)} != {"train", "validation"}
