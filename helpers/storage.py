@@ -17,10 +17,10 @@ def write_text(path: Path, text: str) -> None:
     aside = path.with_name(path.name + ".part")
     with aside.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
-    put(aside, path)
+    replace_file(aside, path)
 
 
-def put(aside: Path, path: Path) -> None:
+def replace_file(aside: Path, path: Path) -> None:
     """Rename a file that was written aside, once it is on the disk: not even a power cut leaves half of it."""
     with aside.open("rb+") as file:
         os.fsync(file.fileno())

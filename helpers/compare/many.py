@@ -40,12 +40,12 @@ class Finished(NamedTuple):
         """Fingerprint of the tested images: equal for runs whose metrics can be paired."""
         return storage.fingerprint(sorted(zip(self.tested()["path"], self.tested()["sha256"], strict=True)))
 
-    def answers(self) -> evaluation.Run:
+    def answers(self) -> evaluation.RunAnswers:
         """What the metrics rest on; its patients are resampled alike in all runs on the same images."""
         rows = self.tested().sort_values("path")
         threshold = self.metrics["test" if "test" in self.metrics else "validation"]["threshold"]
         seed = int(self.images(), 16) % 2**31
-        return evaluation.Run(rows["label"] == POSITIVE, rows["probability"], threshold, rows["patient"], seed)
+        return evaluation.RunAnswers(rows["label"] == POSITIVE, rows["probability"], threshold, rows["patient"], seed)
 
 
 def compare(names: list[str], folder: Path) -> list[tuple[str, pd.DataFrame | str]]:

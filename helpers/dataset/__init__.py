@@ -6,4 +6,4 @@ from helpers.dataset.manifest import files_fingerprint, public_names, read_table
 from helpers.dataset.audit import NEAR_DUPLICATE, exclude_near_duplicates, near_duplicates, number_series, series_of
 from helpers.dataset.audit import shared_numbers, shortcuts
 from helpers.dataset.splits import check_split, image_flow, prepare_evaluation, split
-from helpers.dataset.download import differences, find_dataset
+from helpers.dataset.download import find_dataset, wrong_counts

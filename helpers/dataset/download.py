@@ -16,7 +16,7 @@ DESTINATION = DATA / "chest_xray"
 EXPECTED = {"train": 5216, "val": 16, "test": 624}
 
 
-def differences(root: Path) -> str:
+def wrong_counts(root: Path) -> str:
     """What the dataset at `root` holds instead of the published counts, in words; empty where they are all right."""
     counts = Counter(split for _, split, _ in image_files(root))
     return ", ".join(f"{counts[s]:,} instead of {n:,} images in {s}" for s, n in EXPECTED.items() if counts[s] != n)
@@ -28,7 +28,7 @@ def find_dataset(download: Path) -> Path:
     folders = [f for f in folders if (f / "test").is_dir() and "__MACOSX" not in f.relative_to(download).parts]
     if not folders:
         raise InputError(f"the download in {download} holds no folder with train/NORMAL and test; nothing was copied.")
-    return min(folders, key=lambda folder: (differences(folder) != "", len(folder.parts), str(folder)))
+    return min(folders, key=lambda folder: (wrong_counts(folder) != "", len(folder.parts), str(folder)))
 
 
 def copy_dataset(source: Path, destination: Path) -> None:
@@ -61,18 +61,18 @@ def fetch() -> Path:
         ) from error
 
 
-def bring() -> str:
+def ensure_dataset() -> str:
     """Make DESTINATION the complete public dataset; returns what was done. InputError where that fails."""
     complete = f"{DESTINATION} is complete: {', '.join(f'{n:,} {split}' for split, n in EXPECTED.items())} images."
     if DESTINATION.exists():
         if not DESTINATION.is_dir():
             raise InputError(f"{DESTINATION} is there but no folder; move it away, then ask again.")
-        if wrong := differences(DESTINATION):
+        if wrong := wrong_counts(DESTINATION):
             raise InputError(f"{DESTINATION} is there but not complete ({wrong}); move it away, then ask again.")
         return f"Nothing to do: {complete}"
     download = fetch()
     source = find_dataset(download)
-    if wrong := differences(source):
+    if wrong := wrong_counts(source):
         raise InputError(f"the download in {source} is not the published dataset ({wrong}); nothing was copied.")
     print(f"Copying the images to {DESTINATION} ...", flush=True)
     copy_dataset(source, DESTINATION)
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     """0 when the dataset is in place, 1 with one sentence on stderr when it is not."""
     argparse.ArgumentParser(prog="python -m helpers.download", description=__doc__).parse_args(argv)
     try:
-        print(bring())
+        print(ensure_dataset())
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,6 +13,7 @@ from helpers.config import LABELS, InputError, parse_policy
 from helpers.evaluation.metrics import checked, measure
 
 NEGATIVE, POSITIVE = LABELS
+ERROR = 0.01  # of each class, at most this proportion gets a wrong answer outside the uncertain range
 
 
 def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, policy: str) -> float:
@@ -91,9 +92,7 @@ def operating_points(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, l
     return {"threshold": thresholds} | rates
 
 
-def uncertain_range(
-    labels: ArrayLike, probabilities: ArrayLike, threshold: float, error: float = 0.01
-) -> tuple[float, float]:
+def uncertain_range(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> tuple[float, float]:
     """Where a model should say "uncertain" instead of yes or no: the abstention band around its threshold.
 
     Parameters
@@ -102,15 +101,13 @@ def uncertain_range(
         As in `choose_threshold`.
     threshold : float in [0, 1]
         Always lies in the range.
-    error : float in (0, 1)
-        Of images like these, at most this proportion of those with pneumonia lies below the range, and of normal ones
-        above it.
 
     Returns
     -------
     tuple of two floats in [0, 1]
-        From the first to the second both answers are plausible (or, where the classes are far apart, neither). Of n
-        images of a class, fewer than 1 / `error`, one lies outside: the proportion is then 1 / (n + 1). A class that
+        From the first to the second both answers are plausible (or, where the classes are far apart, neither). Of
+        images like these, at most ERROR of those with pneumonia lie below the range, and of normal ones above it. Of
+        n images of a class, fewer than 1 / ERROR, one lies outside: the proportion is then 1 / (n + 1). A class that
         is missing leaves its side open: 0 or 1.
 
     References
@@ -124,7 +121,7 @@ def uncertain_range(
     """
     positive, probabilities = checked(labels, probabilities, threshold)
     pneumonia, normal = np.sort(probabilities[positive]), np.sort(probabilities[~positive])
-    below, above = (max(int(error * (n + 1)), min(n, 1)) for n in (pneumonia.size, normal.size))  # may lie outside
+    below, above = (max(int(ERROR * (n + 1)), min(n, 1)) for n in (pneumonia.size, normal.size))  # may lie outside
     edges = [pneumonia[below - 1] if below else 0.0, normal[-above] if above else 1.0, threshold]
     return float(min(edges)), float(max(edges))
 

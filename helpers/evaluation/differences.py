@@ -93,7 +93,7 @@ def _differences(sides: list[tuple[dict, dict, dict]], resamples: int) -> dict[s
     return result
 
 
-class Run(NamedTuple):
+class RunAnswers(NamedTuple):
     """What a run answered; all but `resampling` as in `bootstrap`."""
 
     labels: ArrayLike
@@ -103,7 +103,9 @@ class Run(NamedTuple):
     resampling: int  # a seed: the same for runs on the same images, whose patients are then drawn alike
 
 
-def _pooled(runs: Sequence[Run], resamples: int) -> tuple[dict[str, Values], dict[str, np.ndarray], dict[str, int]]:
+def _pooled(
+    runs: Sequence[RunAnswers], resamples: int
+) -> tuple[dict[str, Values], dict[str, np.ndarray], dict[str, int]]:
     """As `estimates`, of the means of metrics over runs; their values with "least" and "most" of the runs."""
     parts = [estimates(*run[:4], resamples, run.resampling) for run in runs]
     different = {run.resampling: part for run, part in zip(runs, parts, strict=True)}.values()
@@ -122,12 +124,12 @@ def _pooled(runs: Sequence[Run], resamples: int) -> tuple[dict[str, Values], dic
     return values, drawn, fewest
 
 
-def mean_over_runs(runs: Sequence[Run], resamples: int = 1000) -> dict[str, Values]:
+def mean_over_runs(runs: Sequence[RunAnswers], resamples: int = 1000) -> dict[str, Values]:
     """Means of metrics over runs, such as seeds, with their range and 95% intervals from resampling patients.
 
     Parameters
     ----------
-    runs : sequence of Run
+    runs : sequence of RunAnswers
         At least one.
     resamples : int
         As in `bootstrap`.
@@ -147,12 +149,14 @@ def mean_over_runs(runs: Sequence[Run], resamples: int = 1000) -> dict[str, Valu
     return _pooled(runs, resamples)[0]
 
 
-def group_differences(ones: Sequence[Run], others: Sequence[Run], resamples: int = 2000) -> dict[str, Values]:
+def group_differences(
+    ones: Sequence[RunAnswers], others: Sequence[RunAnswers], resamples: int = 2000
+) -> dict[str, Values]:
     """Mean metrics of `others` minus those of `ones`, such as the seeds of two recipes, paired by patient.
 
     Parameters
     ----------
-    ones, others : sequence of Run
+    ones, others : sequence of RunAnswers
         Of the same images, run by run.
     resamples : int
         As in `bootstrap`.

@@ -40,8 +40,8 @@ def checked(
     return labels.astype(bool), scores
 
 
-def _bins(probabilities: np.ndarray, bins: int = 10) -> np.ndarray:
-    return np.digitize(probabilities, np.arange(1, bins) / bins)
+def _bins(probabilities: np.ndarray) -> np.ndarray:
+    return np.digitize(probabilities, np.arange(1, 10) / 10)
 
 
 def weighted(positive: np.ndarray, probability: np.ndarray, threshold: float, weights: np.ndarray) -> dict:

@@ -63,7 +63,7 @@ def save_cache(images: np.ndarray, rows: np.ndarray, file: Path) -> np.ndarray:
         cache[start : start + _BLOCK] = images[rows[start : start + _BLOCK]]
     cache.flush()
     del cache
-    storage.put(aside, file)
+    storage.replace_file(aside, file)
     return load_cache(file)
 
 

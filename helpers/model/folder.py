@@ -40,7 +40,7 @@ def save(model: keras.Model, folder: Path, card: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / "part.keras"
     keras.Model(model.inputs[0], model.output, name=model.name).save(aside)  # not compiled: without the optimizer
-    storage.put(aside, folder / "model.keras")
+    storage.replace_file(aside, folder / "model.keras")
     (folder / ood.FILE).unlink(missing_ok=True)  # an older model's: notebook 05 makes one for this model
     write_card(folder, card | {"input_size": list(model.input_shape[1:])})
 
@@ -113,7 +113,7 @@ def shrink(folder: Path) -> None:
         for name in source.namelist():
             target.writestr(name, source.read(name))
     loose.unlink()
-    storage.put(packed, folder / "model.keras")
+    storage.replace_file(packed, folder / "model.keras")
     write_card(folder, card)
 
 
@@ -174,7 +174,7 @@ def copy(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / f"{name}.part")
         (target / ood.FILE).unlink(missing_ok=True)
         for name in names:
-            storage.put(target / f"{name}.part", target / name)
+            storage.replace_file(target / f"{name}.part", target / name)
     finally:
         for name in names:
             (target / f"{name}.part").unlink(missing_ok=True)

@@ -157,7 +157,7 @@ def save(check: OodCheck, folder: Path) -> None:
         arrays |= {f"maps_{name}": value for name, value in check.features._asdict().items()}
     with aside.open("wb") as file:
         np.savez(file, **arrays)
-    storage.put(aside, folder / FILE)
+    storage.replace_file(aside, folder / FILE)
 
 
 def load(folder: Path) -> OodCheck:

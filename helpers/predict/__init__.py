@@ -1,5 +1,13 @@
 """From bytes to a decision with a saved model; `python -m helpers.predict` does it for files and folders."""
 
 from helpers.predict.command import predict_files
-from helpers.predict.predictor import FRAMING, UNCERTAIN, UPSIDE_DOWN, Prediction, Predictor, age_warning, doubts
+from helpers.predict.predictor import (
+    FRAMING,
+    UNCERTAIN,
+    UPSIDE_DOWN,
+    Prediction,
+    Predictor,
+    age_warning,
+    image_warnings,
+)
 from helpers.predict.predictor import made_for, parse_age, reframed

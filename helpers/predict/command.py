@@ -115,6 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if given.csv and given.csv.lower().endswith(config.SUFFIXES):
             raise InputError(f"--csv {given.csv} names an image: give the file to write the table to.")
+        if given.excel and not given.csv:
+            raise InputError("--excel is about a file: name it with --csv.")
         predictor = Predictor.load(given.model or config.PRETRAINED)
         if given.heatmaps:
             Path(given.heatmaps).mkdir(parents=True, exist_ok=True)

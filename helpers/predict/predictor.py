@@ -18,7 +18,7 @@ UNCERTAIN = "uncertain: needs a reader"
 FRAMING = "depends on how the image is framed: needs a reader"
 UPSIDE_DOWN = "seems to be upside down: do not trust the number, turn the image and try again"
 FRAMES = (0.06, -0.06)  # tighter and wider, share of the size at each side
-STRANGE = "does not look like what the model was made for ({}): do not trust the number"
+OUT_OF_DISTRIBUTION = "does not look like what the model was made for ({}): do not trust the number"
 ALMOST_UNIFORM = "almost uniform image"
 
 
@@ -89,11 +89,11 @@ class Predictor:
         parts = zip(decoded, pixels, strange, inverted, framing, probabilities, strict=True)
         for one, seen, odd, turned, parting, probability in parts:
             label = "PNEUMONIA" if probability >= self.threshold else "NORMAL"
-            found = [*self._notes(one), *doubts(one.pixels)]
+            found = [*self._notes(one), *image_warnings(one.pixels)]
             uniform = ALMOST_UNIFORM in found
             uncertain = self.uncertain(probability) or uniform
             if odd:
-                found.insert(0, UPSIDE_DOWN if turned else STRANGE.format(made_for(self.card)))
+                found.insert(0, UPSIDE_DOWN if turned else OUT_OF_DISTRIBUTION.format(made_for(self.card)))
             if uncertain or parting:
                 found.append(FRAMING if parting else UNCERTAIN)
             outlier, uncertain = bool(odd) or uniform, bool(uncertain or parting)
@@ -167,7 +167,7 @@ def age_warning(card: dict, age: float | None) -> str:
     return f"made for children of 1 to 5; this patient's age is {int(age)} years: do not trust the number"
 
 
-def doubts(image: np.ndarray) -> Iterator[str]:
+def image_warnings(image: np.ndarray) -> Iterator[str]:
     """Reasons to distrust a prediction on uint8 (height, width), in words."""
     height, width = image.shape
     if min(height, width) < 64:

@@ -29,7 +29,7 @@ class Activations(NamedTuple):
     validation: list[np.ndarray]
 
 
-def cut(classifier: keras.Model, unfrozen: int) -> list[keras.KerasTensor]:
+def handover_tensors(classifier: keras.Model, unfrozen: int) -> list[keras.KerasTensor]:
     """The tensors at which frozen layers hand over to the last `unfrozen` backbone layers and the head.
 
     With `unfrozen` 0 that is the pooled feature vector, since pooling has nothing to learn.
@@ -46,9 +46,9 @@ def cut(classifier: keras.Model, unfrozen: int) -> list[keras.KerasTensor]:
     return list(tensors.values())
 
 
-def tail(classifier: keras.Model, unfrozen: int) -> keras.Model:
+def learning_layers(classifier: keras.Model, unfrozen: int) -> keras.Model:
     """The layers that learn, as a model from the tensors of `cut` to the probability; it shares the weights."""
-    return keras.Model(cut(classifier, unfrozen), classifier.output)
+    return keras.Model(handover_tensors(classifier, unfrozen), classifier.output)
 
 
 def build(
@@ -63,8 +63,8 @@ def build(
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != key:
         shutil.rmtree(folder, ignore_errors=True)
         storage.write_text(stamp, key)
-    pooled = cut(classifier, 0)
-    both = pooled + (cut(classifier, settings.unfrozen_layers) if settings.unfrozen_layers > 0 else [])
+    pooled = handover_tensors(classifier, 0)
+    both = pooled + (handover_tensors(classifier, settings.unfrozen_layers) if settings.unfrozen_layers > 0 else [])
     network, views = keras.Model(classifier.inputs[0], both), []
     frozen = tf.function(lambda pixels: keras.tree.flatten(network(pixels, training=False)))  # one graph for all views
 
@@ -88,7 +88,7 @@ def build(
                 store.flush()
             del store, stores  # Windows renames no file that is mapped
             for aside, file in zip(asides, files, strict=True):
-                storage.put(aside, file)
+                storage.replace_file(aside, file)
             seconds = time.perf_counter() - start
             print(f"activations {name}: {count} images in {seconds:.0f} s ({count / seconds:.0f} images/s)", flush=True)
         return [np.load(file, mmap_mode="r") for file in files]

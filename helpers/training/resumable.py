@@ -123,4 +123,4 @@ def _save_epoch(classifier: keras.Model, folder: Path, state: dict, figures: dic
 def _save(classifier: keras.Model, file: Path) -> None:
     aside = file.with_name("part.keras")
     classifier.save(aside)
-    storage.put(aside, file)
+    storage.replace_file(aside, file)

@@ -157,7 +157,7 @@ def train_stage(
     policy = precision(settings)
     model.set_precision(classifier, policy)
     if settings.cached_views and unfrozen >= 0:
-        network, kept = features.tail(classifier, unfrozen), run / "training" / "activations"
+        network, kept = features.learning_layers(classifier, unfrozen), run / "training" / "activations"
         backbone = keras.Model(classifier.inputs, model.backbone_layers(classifier)[-1].output)
         cut_key = storage.fingerprint([stage_key("cut", images, splits, settings), model.weights_sha256(backbone)])
 
@@ -360,8 +360,8 @@ def linear_probe(backbone: keras.Model, images: np.ndarray, splits: pd.DataFrame
     ----------
     Alain and Bengio (2016), Understanding intermediate layers using linear classifier probes, arXiv 1610.01644.
     """
-    features = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
+    pooled = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D()(backbone.output))
     (rows, labels, _), (held_out, truth, _) = training_parts(splits).values()
     probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
-    probe.fit(predict_rows(features, images, rows), labels)
-    return float(roc_auc_score(truth, probe.decision_function(predict_rows(features, images, held_out))))
+    probe.fit(predict_rows(pooled, images, rows), labels)
+    return float(roc_auc_score(truth, probe.decision_function(predict_rows(pooled, images, held_out))))

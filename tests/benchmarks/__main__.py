@@ -79,7 +79,7 @@ def stages(settings: config.Settings, images: np.ndarray, folder: Path) -> Itera
             ),
             repeats=1,
         )
-        network = training.tail(classifier, unfrozen)
+        network = training.learning_layers(classifier, unfrozen)
         network.compile(keras.optimizers.Adam(1e-5), "binary_crossentropy", jit_compile=False)
         cached = fastest(
             lambda network=network, cache=cache: network.fit(

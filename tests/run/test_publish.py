@@ -51,7 +51,12 @@ def run(planted, tmp_path, monkeypatch):
     (folder / "manifest.csv").write_text("\n".join(["path,split,patient,why,width,height,excluded", *files]) + "\n")
     given = [f"test/{i}.png,{('train', 'validation', 'test')[i % 3]},NORMAL,p{i // 6},virus" for i in range(40)]
     (folder / "splits.csv").write_text("\n".join(["path,split,label,patient,subtype", *given]) + "\n")
-    summary = {"images scored": 40, "heat in the outer tenth, Grad-CAM": 0.25, "AUC, edges": part["auc"], "none": None}
+    summary = {
+        "images scored": 40,
+        "activation in the outer tenth, Grad-CAM": 0.25,
+        "AUC, edges": part["auc"],
+        "none": None,
+    }
     (folder / "explanations.json").write_text(json.dumps({"split": "test", "summary": summary, "shown": []}))
     (folder / "run.json").write_text(json.dumps(record | {"profile": "chest_xray", "run": "small"}))
     return folder
@@ -74,7 +79,7 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
         "| train | 14 | 7 | 0.0% |",
         "copies: 1.\n- A bare patient number is",
         "Of 20 in test, 20 occur in train, too, 20 of them",
-        "| heat in the outer tenth, Grad-CAM | 0.25 |",
+        "| activation in the outer tenth, Grad-CAM | 0.25 |",
         "(0.100 to 0.900) |",
         "| none | – |",
         "seed 3, with the settings",

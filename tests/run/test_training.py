@@ -88,7 +88,7 @@ def test_the_tail_on_cached_activations_equals_the_whole_network(tmp_path, cache
     assert len(head.train) == len(fine.train) == 2
     assert len(fine.validation) == tensors
     for depth, part in ((0, head), (unfrozen, fine)):
-        tail = training.tail(classifier, depth)
+        tail = training.learning_layers(classifier, depth)
         for view in (0, 1):
             stored = training.cached_batches(part.train[view], np.arange(5), 2)
             whole = np.asarray(classifier(augmented(cache, ROWS["train"], view)))
@@ -103,12 +103,12 @@ def test_more_unfrozen_layers_than_there_are_leave_none_frozen():
     classifier = images_network()
     count = len(model.backbone_layers(classifier))
     for unfrozen in (count, count + 1, 3 * count):
-        assert training.tail(classifier, unfrozen).count_params() == classifier.count_params()
+        assert training.learning_layers(classifier, unfrozen).count_params() == classifier.count_params()
 
 
 def test_the_tail_shares_its_weights_with_the_classifier():
     classifier = images_network()
-    tail = training.tail(classifier, 3)
+    tail = training.learning_layers(classifier, 3)
     assert {x.name for x in tail.layers if x.weights} == {"two", "two_bn", "dense", "logit"}
     tail.get_layer("logit").set_weights([np.full((8, 1), 0.5, np.float32), np.full(1, 0.25, np.float32)])
     assert classifier.get_layer("logit").get_weights()[1] == 0.25

@@ -97,7 +97,7 @@ def test_the_nested_copy_serves_where_the_outer_one_is_damaged(destination, arch
     (archive / "chest_xray" / "val" / "NORMAL" / "IM-0000-0001.jpeg").unlink()
     assert dataset.find_dataset(archive) == archive / "chest_xray" / "chest_xray"
     assert dataset.download.main([]) == 0
-    assert dataset.differences(destination) == ""
+    assert dataset.wrong_counts(destination) == ""
 
 
 def test_a_download_without_a_dataset(destination, tmp_path, monkeypatch, capsys):
@@ -153,5 +153,5 @@ def test_a_copy_that_was_killed_is_started_over(destination, archive):
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     assert dataset.download.main([]) == 0
-    assert dataset.differences(destination) == ""
+    assert dataset.wrong_counts(destination) == ""
     assert [p.name for p in destination.parent.iterdir()] == ["chest_xray"]

@@ -236,7 +236,7 @@ SCORES = np.clip(0.5 + 0.3 * (LABELS - 0.5) + RANDOM.normal(0, 0.25, 90), 0, 1)
 
 
 def test_one_run_is_its_own_mean_and_the_same_run_twice_too():
-    one = evaluation.Run(LABELS, SCORES, 0.5, PEOPLE, 3)
+    one = evaluation.RunAnswers(LABELS, SCORES, 0.5, PEOPLE, 3)
     alone = evaluation.bootstrap(LABELS, SCORES, 0.5, PEOPLE, 200, 3)
     for found in (evaluation.mean_over_runs([one], 200), evaluation.mean_over_runs([one, one], 200)):
         for name in ("auc", "specificity", "brier"):
@@ -245,14 +245,14 @@ def test_one_run_is_its_own_mean_and_the_same_run_twice_too():
 
 
 def test_runs_on_other_images_are_drawn_by_themselves_and_narrow_the_mean():
-    runs = [evaluation.Run(LABELS, SCORES, 0.5, PEOPLE, seed) for seed in (3, 4)]
+    runs = [evaluation.RunAnswers(LABELS, SCORES, 0.5, PEOPLE, seed) for seed in (3, 4)]
     alone, both = (evaluation.mean_over_runs(some, 500)["auc"] for some in (runs[:1], runs))
     assert both["high"] - both["low"] < 0.85 * (alone["high"] - alone["low"])
 
 
 def test_groups_of_one_run_differ_as_two_runs_do():
     better = np.clip(SCORES + 0.1 * (LABELS - 0.5), 0, 1)
-    one, other = (evaluation.Run(LABELS, scores, 0.5, PEOPLE, 0) for scores in (SCORES, better))
+    one, other = (evaluation.RunAnswers(LABELS, scores, 0.5, PEOPLE, 0) for scores in (SCORES, better))
     pairs = evaluation.paired_differences(LABELS, (SCORES, 0.5), (better, 0.5), PEOPLE, 300)
     groups = evaluation.group_differences([one, one], [other, other], 300)
     assert groups["auc"] == pytest.approx(pairs["auc"])

@@ -139,7 +139,7 @@ def test_the_heatmap_of_a_prediction_is_hottest_at_the_spot(predictor):
     ],
 )
 def test_doubts_say_why_a_number_may_not_mean_much(image, said):
-    found = list(predict.doubts(image))
+    found = list(predict.image_warnings(image))
     assert len(found) == len(said)
     assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
 
@@ -352,6 +352,11 @@ def test_for_excel_the_table_begins_with_a_byte_order_mark(planted_folder, folde
         assert predict.command.main([*option, "--csv", str(table), *words]) == 0
         assert table.read_bytes().startswith(start)
         assert table.read_text(encoding="utf-8-sig").splitlines()[1].startswith(f"{folder}/胸.png,")
+
+
+def test_excel_without_a_file_asks_for_one(folder, capsys):
+    assert predict.command.main(["--excel", str(folder)]) == 2
+    assert "name it with --csv" in capsys.readouterr().err
 
 
 def test_a_missing_default_model_asks_for_one(command, folder, monkeypatch, tmp_path):
