@@ -56,7 +56,7 @@ def states(scratch: Path) -> dict[str, list[Path]]:
     films, card = DOCS.parent / "data" / "demo", json.loads((RUN / "model" / "model.json").read_text(encoding="utf-8"))
     test = pd.read_csv(RUN / "predictions.csv").query("split == 'test'").sort_values("probability")
     low, high = card["uncertain"]
-    unsure = test[test["probability"].between(low, high, inclusive="left")]
+    unsure = test[test["probability"].between(low, high, inclusive="both")]
     turned, text = scratch / "upside-down.png", scratch / "text.jpeg"
     Image.open(films / test["path"].iloc[-1]).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(turned)
     text.write_text("This is no image.", encoding="utf-8")

@@ -127,7 +127,7 @@ def measure(classifier, head, pixels, splits, root, rows, settings, folder) -> d
     told = pd.DataFrame({"path": splits["path"].to_numpy()[rows["test"]], "probability": answers["test"]})
     for title, file in page.find_samples(settings, predictions=told).items():
         answer = answers["test"][(splits["path"].iloc[rows["test"]] == file.relative_to(root).as_posix()).argmax()]
-        unsure = band and band[0] <= answer < band[1]
+        unsure = band and band[0] <= answer <= band[1]
         kinds["unsure" if unsure else "right" if ("PNEUMONIA" in title) == (answer >= threshold) else "wrong"] += 1
     return found | kinds
 
