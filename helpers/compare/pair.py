@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from helpers import config, evaluation, storage
+from helpers import config, dataset, evaluation, storage
 from helpers.config import InputError
 from helpers.evaluation import measure
 from helpers.run import provenance, report, state
@@ -13,9 +13,9 @@ from helpers.run import provenance, report, state
 def load_run(run: str) -> tuple[dict, pd.DataFrame, dict]:
     """run.json, predictions with patients, and metrics.json of a run; InputError where one is missing."""
     folder, record = state.finished(run)
-    predictions = pd.read_csv(config.require_file(folder / "predictions.csv", "05_evaluation"))
+    predictions = dataset.read_table(folder / "predictions.csv", "05_evaluation")
     for name, column in (("splits.csv", "patient"), ("manifest.csv", "sha256")):
-        more = pd.read_csv(config.require_file(folder / name, "05_evaluation"))[["path", column]]
+        more = dataset.read_table(folder / name, "05_evaluation")[["path", column]]
         predictions = predictions.merge(more, on="path", validate="one_to_one")
     metrics = storage.read_json(config.require_file(folder / "metrics.json", "05_evaluation"))
     return record, predictions, metrics

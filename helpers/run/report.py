@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import pandas as pd
 from bs4 import BeautifulSoup, Tag
 from jinja2 import Environment
 from markupsafe import Markup
@@ -230,7 +229,7 @@ def write_index(folder: Path, target: Path | None = None, hide: dict[str, str] |
         parameters = {name: parameters[name] for name in parameters.keys() & own - {"threshold_policy", "image_size"}}
     phantoms, splits = of_phantoms(record, folder), [name for name in ("test", "validation") if name in metrics]
     if splits and (folder / "predictions.csv").exists():
-        shown = pd.read_csv(folder / "predictions.csv").query(f"split == '{splits[0]}'")
+        shown = dataset.read_table(folder / "predictions.csv", "05_evaluation").query(f"split == '{splits[0]}'")
         band = tuple(found["card"].get("uncertain") or (0, 1))
         found["sure"] = evaluation.certainty(
             shown["label"] == evaluation.POSITIVE, shown["probability"], band
