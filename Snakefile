@@ -46,6 +46,17 @@ def combinations(sets):
     return runs
 
 
+def check_sweep():
+    """Stop before any training where the page of the sweep could not be written."""
+    try:
+        project.run_folder(SWEEP)
+    except project.InputError as error:
+        raise WorkflowError(str(error)) from None
+    if Path(PLACE, "run.json").exists():
+        raise WorkflowError(f"{PLACE} is a run: give the sweep another name, sweep=NAME.")
+
+
+check_sweep()
 RUNS = combinations(str(config.get("sets") or ""))
 COMPARE = f"{PYTHON} -m helpers.compare {OPTIONS} --name {shlex.quote(SWEEP)} {shlex.join(RUNS)}"
 METRICS = expand(f"{REPORTS}/{{run}}/metrics.json", run=RUNS)

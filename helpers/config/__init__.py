@@ -173,7 +173,9 @@ def run_folder(name: str | int) -> Path:
             "that Windows keeps for devices (con, nul)."
         )
     if name.casefold() == "results":
-        raise InputError("reports/results holds what the project measured: choose another name for the run.")
+        raise InputError(
+            "the name results is kept for what was measured and published: choose another name for the run."
+        )
     return REPORTS / name
 
 

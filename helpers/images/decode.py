@@ -218,15 +218,11 @@ def quantisation(data: bytes) -> float:
         return 0.0
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-    ):  # DICOM, or an image that `read_image` had to mend
+    except (OSError, SyntaxError, ValueError):  # DICOM, or an image that `read_image` had to mend
         return float("nan")
     if data[128:132] == b"DICM" or image.format in ("WEBP", "TIFF"):
         return float("nan")
     tables = getattr(image, "quantization", None)
-    if image.format in ("PNG", "BMP", "GIF"):
+    if image.format in ("BMP", "GIF"):
         return 0.0
     return float(np.mean(tables[min(tables)])) if tables else float("nan")

@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--age", metavar="YEARS", help="of the patient, where the file does not say it")
     given = parser.parse_args(arguments)
     try:
-        age = parse_age(given.age) if given.age else None
+        age = parse_age(given.age) if given.age is not None else None
         if not given.model and not config.PRETRAINED.is_dir():
             raise InputError(
                 f"{config.PRETRAINED} is not there: name a model with --model, such as reports/demo/model."

@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"{error.filename} cannot be written: {error.strerror}.", file=sys.stderr)
+        print(f"{error.filename or 'a file'} cannot be read or written: {error.strerror or error}.", file=sys.stderr)
         return 2
     print(wrote)
     return 0

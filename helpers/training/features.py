@@ -47,7 +47,7 @@ def handover_tensors(classifier: keras.Model, unfrozen: int) -> list[keras.Keras
 
 
 def learning_layers(classifier: keras.Model, unfrozen: int) -> keras.Model:
-    """The layers that learn, as a model from the tensors of `cut` to the probability; it shares the weights."""
+    """The layers that learn, as a model from the `handover_tensors` to the probability; it shares the weights."""
     return keras.Model(handover_tensors(classifier, unfrozen), classifier.output)
 
 

@@ -315,7 +315,9 @@ def pretrain(backbone: keras.Model, settings: Settings, run: Path) -> pd.DataFra
     def validate(network: keras.Model) -> dict[str, float]:
         probability = np.clip(predict_rows(network, images, held_out).astype(np.float64), 1e-7, 1 - 1e-7)
         if not np.isfinite(probability).all():
-            raise InputError("pre-training diverged: the network answers NaN; try another seed.")
+            raise InputError(
+                "pre-training diverged: the network answers NaN; set weights=none, or weaken the augmentation."
+            )
         truth = targets[held_out]
         return {"val_loss": float(-np.mean(truth * np.log(probability) + (1 - truth) * np.log1p(-probability)))}
 

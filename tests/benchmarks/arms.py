@@ -5,7 +5,7 @@ FOLDER/NAME; the same command goes on with what is not finished. Of the normal i
 those named `NORMAL2-IM-...` train: another series of files, with other cameras or other years behind it. Images with
 pneumonia are cut by patient. Judged on the validation images as they are and under `views`: loss after calibration on
 all views (both classes weighted equally), AUC, and specificity at the threshold that has a sensitivity of 0.97 over all
-views. No test image is read.
+views. No test image trains or is judged.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=750, help="training images of each class")
     parser.add_argument("arms", nargs="+", metavar='NAME="SETTING=VALUE ..."')
     given = parser.parse_args()
-    for arm in given.arms:
-        name, _, text = arm.partition("=")
+    for words in given.arms:
+        name, _, text = words.partition("=")
         folder = given.out / name
         chosen = SHORT | config.parse_assignments(text.split())
         settings = config.make_settings("chest_xray", chosen | {"data": str(given.data)})
@@ -88,8 +88,9 @@ def main() -> None:
         drawn = given.out / f"images-{key}"
         splits = prepare(given.data, drawn, settings.image_size, given.most)
         pixels = images.load_cache(drawn / "images.npy")
-        if storage.read_json(folder / "figures.json").get("settings", text) != text:
-            raise SystemExit(f"{folder} holds an arm of other settings: give this one another name.")
+        arm = {"settings": text, "images": key}
+        if not arm.items() <= (storage.read_json(folder / "figures.json") or arm).items():
+            raise SystemExit(f"{folder} holds an arm of other settings or images: give this one another name.")
         if not (folder / "figures.json").exists():
             training.set_up(settings)
             classifier = notebook_code.add_head(model.build_backbone(settings), settings)
@@ -98,7 +99,7 @@ def main() -> None:
             rows = np.flatnonzero(splits["split"] == "validation")
             figures = judge(classifier, np.asarray(pixels[rows]), (splits["label"] == "PNEUMONIA").to_numpy()[rows])
             figures |= {"seconds": history["seconds"].sum(), "plain loss, by epoch": list(history["val_loss"])}
-            storage.write_json(folder / "figures.json", {"settings": text, **figures})
+            storage.write_json(folder / "figures.json", arm | figures)
         print(pd.Series(storage.read_json(folder / "figures.json")).to_string(), flush=True)
 
 

@@ -147,6 +147,8 @@ def beside_copies(predictor: Predictor, folder: Path, root: Path) -> str:
         return f"{folder.name}: no image is named as one of the dataset"
     ours, theirs = (predict_all(predictor, paths, VIEWS["plain"], "pairs") for paths in (pairs, pairs.values()))
     both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
+    if not both:
+        return f"{folder.name}: no pair can be read"
     changes = sum(a.label != b.label for a, b in both)
     difference = np.mean([abs(a.probability - b.probability) for a, b in both])
     return (

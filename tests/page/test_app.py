@@ -21,8 +21,14 @@ from PIL import Image
 
 from helpers import config, images, model, phantom, predict
 from helpers.config import InputError, make_settings
-from helpers.page import app, find_model, find_samples
-from helpers.page.answer import describe_frequency, describe_model, describe_operating_point, describe_prevalence
+from helpers.page import app, find_model, find_samples, session
+from helpers.page.answer import (
+    Answer,
+    describe_frequency,
+    describe_model,
+    describe_operating_point,
+    describe_prevalence,
+)
 from tests.conftest import planted_film
 
 SICK, HEALTHY = planted_film((2, 20), 96), planted_film(None, 96)
@@ -360,6 +366,16 @@ def test_an_upside_down_film_is_said_to_be_so(page, monkeypatch):
     assert "Upside down, as it seems" in said
     assert "turn the image and try again" in said
     assert "Not like the images" not in said
+
+
+@pytest.mark.parametrize("warnings", [("strange", predict.UNCERTAIN), (predict.FRAMING,), (predict.UNCERTAIN,), ()])
+def test_the_csv_has_the_warnings_of_the_command(warnings):
+    strange, uncertain = "strange" in warnings, len(warnings) > 0
+    said = predict.Prediction(0.5, "PNEUMONIA", 0.4, strange, uncertain, warnings, np.zeros((8, 8), np.uint8))
+    (row,) = session.rows([Answer("a.png", prediction=said)], {"threshold": 0.4, "phantoms": True}, 0.4)
+    assert row["warnings"] == "; ".join(warnings)
+    (row,) = session.rows([Answer("a.png", prediction=said)], {"threshold": 0.4, "phantoms": True}, 0.3)
+    assert predict.UNCERTAIN not in row["warnings"], "the range belongs to the model's own threshold"
 
 
 def test_the_page_is_uncertain_in_the_range_at_the_own_threshold_only(planted, planted_folder):

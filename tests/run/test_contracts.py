@@ -244,7 +244,9 @@ def test_explanations_are_of_what_was_predicted(smoke):
         right = (row["probability"] >= threshold) == (row["label"] == "PNEUMONIA")
         assert shown["outcome"] == ("T" if right else "F") + ("P" if row["probability"] >= threshold else "N")
     summary = found["summary"]
-    assert all(0 <= value <= 1 for name, value in summary.items() if name.startswith("heat "))
+    shares = {name: value for name, value in summary.items() if name.startswith("activation ")}
+    assert len(shares) == 6, shares  # at the edge: two methods and the even map; inside: two methods and the blind map
+    assert all(value is None or 0 <= value <= 1 for value in shares.values())
     for method in ("Grad-CAM", "Grad-CAM++", "blind map"):
         hit = summary[f"pointing game, {method}"]
         assert 0 <= hit["low"] <= hit["value"] <= hit["high"] <= 1

@@ -187,4 +187,4 @@ def test_a_full_disk_is_one_sentence(run, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(publish, "publish", full)
     assert publish.main(["small"]) == 2
-    assert capsys.readouterr().err == "model.keras cannot be written: No space left on device.\n"
+    assert capsys.readouterr().err == "model.keras cannot be read or written: No space left on device.\n"
