@@ -103,16 +103,17 @@ def on_test(predictor: Predictor, root: Path) -> pd.DataFrame:
         rows[name] = {title: evaluation.with_interval(summary[metric]) for title, metric in shown.items()}
         wrong = [one.label != label for one, label in zip(predictions, frame["label"], strict=True)]
         beyond = predictor.card["uncertain"][1] if predictor.card.get("uncertain") else predictor.threshold
-        normal = frame["label"] == "NORMAL"
+        above = frame.loc[frame["label"] == "NORMAL", "probability"] > beyond
+        strange, unsure = np.array([(one.out_of_distribution, one.uncertain) for one in predictions]).T
         rows[name] |= {
             "n": len(frame),
-            "out of distribution": round(np.mean([one.out_of_distribution for one in predictions]), 3),
-            "uncertain": round(np.mean([one.uncertain and not one.out_of_distribution for one in predictions]), 3),
+            "out of distribution, proportion": round(strange.mean(), 3),
+            "uncertain, proportion": round((unsure & ~strange).mean(), 3),
             "without a warning": sum(not one.warnings for one in predictions),
             "wrong without a warning": sum(
                 bad and not one.warnings for bad, one in zip(wrong, predictions, strict=True)
             ),
-            "normal images above the uncertain range": round((frame["probability"][normal] > beyond).mean(), 3),
+            "normal images above the uncertain range, proportion": round(above.mean(), 3),
         }
     return pd.DataFrame(rows).T
 
@@ -133,7 +134,7 @@ def elsewhere(predictor: Predictor, folder: Path) -> pd.DataFrame:
             "uncertain": sum(one.uncertain and not one.out_of_distribution for one in read),
             "called pneumonia": sum(one.label == "PNEUMONIA" for one in read),
             "pneumonia without a warning": sure.count("PNEUMONIA"),
-            "95% interval of that": f"{called[0]:.2f} to {called[1]:.2f}",
+            "95% interval, proportion": f"{called[0]:.2f} to {called[1]:.2f}",
             "normal without a warning": sure.count("NORMAL"),
         }
     return pd.DataFrame(rows).T
@@ -170,7 +171,7 @@ def main() -> None:
         others.append(elsewhere(predictor, folder))
         print("", others[-1].to_string(), beside_copies(predictor, folder, root), sep="\n", flush=True)
     if given.keep:
-        tables = {"test images": views} | ({"images from elsewhere": pd.concat(others)} if others else {})
+        tables = {"test images": views} | ({"other images": pd.concat(others)} if others else {})
         storage.write_json(given.model / FILE, {name: table.to_dict("split") for name, table in tables.items()})
 
 

@@ -78,7 +78,7 @@ def test_images_from_elsewhere_are_counted_by_folder(predictor, tmp_path):
     assert table["unreadable"].tolist() == [0, 1]
     assert table["pneumonia without a warning"].tolist() == [3, 0]
     assert table["normal without a warning"].tolist() == [0, 3]
-    assert table["95% interval of that"].tolist() == ["0.29 to 1.00", "0.00 to 0.71"]  # exact, of three
+    assert table["95% interval, proportion"].tolist() == ["0.29 to 1.00", "0.00 to 0.71"]  # exact, of three
 
 
 def test_namesakes_in_the_dataset_are_compared(films, predictor, tmp_path):
