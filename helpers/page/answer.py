@@ -49,7 +49,8 @@ def describe_model(card: dict) -> str:
     """In words: what was measured at the model's threshold, on how many images, and for what the model was made."""
     validation = (card.get("metrics") or {}).get("validation")
     share = (
-        f" Its probabilities are meant for a group of images of which {validation['prevalence']:.0%} show pneumonia."
+        f" Its probabilities fit a place where {validation['prevalence']:.0%} of the images show pneumonia. "
+        "Where fewer do, they are too high."
         if validation
         else ""
     )
@@ -91,7 +92,7 @@ def describe_operating_point(card: dict, threshold: float) -> str:
     if own and sure["n"]:
         text += " These rates use the threshold alone. "
         text += f"{tested - sure['n']} of the images lie in the uncertain range. "
-        text += f"Of the other {sure['n']} answers, {sure['right']} were right."
+        text += f"Of the answers to the other {sure['n']}, {sure['right']} were right."
     if not own:
         text += " A threshold picked by these numbers is fitted to the test images, and no longer tested."
     return text

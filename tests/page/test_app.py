@@ -336,7 +336,7 @@ def test_at_the_own_threshold_it_is_told_how_often_certainty_was_right():
     text = describe_operating_point({"certain": {"n": 90, "right": 81}} | card(), card()["threshold"])
     assert (
         "on 314 test images. These rates use the threshold alone. 224 of the images lie in the uncertain range. "
-        "Of the other 90 answers, 81 were right."
+        "Of the answers to the other 90, 81 were right."
     ) in text
     assert "fitted to the test images" not in text
 
