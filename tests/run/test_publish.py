@@ -77,7 +77,7 @@ def test_the_model_its_guard_and_a_card_are_put_in_place(run, tmp_path):
         "| test | 6 of 30 | 15 of 24 | 15 of 30 | 0 of 0 |",
         "| validation | 2 of 10 | 5 of 8 | 5 of 10 | 0 of 0 |",
         "| train | 14 | 7 | 0.0% |",
-        "copies: 1.\n- A bare patient number is",
+        "left out of these counts: 1.\n- A bare patient number is",
         "Of 20 in test, 20 occur in train, too, 20 of them",
         "| activation in the outer tenth, Grad-CAM | 0.25 |",
         "(0.100 to 0.900) |",
